@@ -1,0 +1,1 @@
+"""The use case card fraud: its nouns, columns, sources, windows, activity, features and rules."""

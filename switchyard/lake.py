@@ -1,0 +1,99 @@
+"""The lake: one folder per table, one Parquet file per day. Files appear whole or not at all.
+
+Here: naming, atomic writing and range reading of daily tables. Not here: what the tables hold
+(``switchyard.fraud.columns``) or how they are computed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from switchyard.errors import LakeError
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write, sync, rename: a reader sees the old file or the new one, never a part of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: Path) -> None:
+    """The same for a small text file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def days_between(start: date, end: date) -> list[date]:
+    """Every day from ``start`` to ``end``, both included.
+
+    >>> [d.day for d in days_between(date(2026, 1, 30), date(2026, 2, 1))]
+    [30, 31, 1]
+    """
+    return [start + timedelta(days=i) for i in range((end - start).days + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """Daily tables below ``root``: ``root/<table>/<YYYY-MM-DD>.parquet``."""
+
+    root: Path
+
+    def path(self, table: str, day: date) -> Path:
+        return self.root / table / f"{day.isoformat()}.parquet"
+
+    def has(self, table: str, day: date) -> bool:
+        return self.path(table, day).exists()
+
+    def days(self, table: str) -> list[date]:
+        """Days that are there, oldest first."""
+        return sorted(
+            date.fromisoformat(p.stem) for p in (self.root / table).glob("[0-9]*.parquet")
+        )
+
+    def paths(self, table: str, start: date, end: date) -> list[Path]:
+        """Files of the days from ``start`` to ``end`` (both included) that are there, oldest first."""
+        return [p for day in days_between(start, end) if (p := self.path(table, day)).exists()]
+
+    def write(self, table: str, day: date, rows: pa.Table) -> Path:
+        path = self.path(table, day)
+        write_parquet(rows, path)
+        return path
+
+    def read(
+        self, table: str, start: date, end: date | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Rows of the days from ``start`` to ``end`` (default: ``start`` alone).
+
+        Raises LakeError if none of these days is there.
+        """
+        paths = self.paths(table, start, end or start)
+        if not paths:
+            raise LakeError(
+                f"the lake has no '{table}' from {start} to {end or start} below {self.root}; "
+                f"materialize '{table}' for these days first"
+            )
+        wanted = list(columns) if columns is not None else None
+        return pa.concat_tables([pq.read_table(p, columns=wanted) for p in paths])

@@ -1,0 +1,1 @@
+"""Splits, models, metrics, thresholds, policies and releases; knows columns only as given lists."""

@@ -1,0 +1,149 @@
+"""Every setting of Switchyard once: typed, with its unit, read once at the edge.
+
+Order of precedence: arguments, ``SWITCHYARD_*`` environment variables, ``switchyard.toml`` of the home,
+the defaults below. Nothing else in the project reads the environment for its own settings.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from switchyard.errors import SettingsError
+
+SourceName = Literal["simulator", "handbook", "file"]
+
+_PROJECT = Path(__file__).resolve().parents[1]
+FIRST_DAYS: dict[SourceName, date] = {
+    "simulator": date(2026, 1, 1),
+    "handbook": date(2018, 4, 1),
+    "file": date(2026, 1, 1),
+}
+
+
+def default_home() -> Path:
+    """``SWITCHYARD_HOME``, else ``.switchyard/`` of the project (of the working folder inside a Bento)."""
+    if named := os.environ.get("SWITCHYARD_HOME"):
+        return Path(named).expanduser().resolve()
+    project = _PROJECT if (_PROJECT / "workspace.yaml").exists() else Path.cwd()
+    return project / ".switchyard"
+
+
+class Settings(BaseSettings):
+    """One frozen object; build it with :func:`load_settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="SWITCHYARD_", frozen=True, extra="forbid")
+
+    home: Annotated[Path, Field(description="Folder of everything written at run time")]
+
+    source: Annotated[SourceName, Field(description="Where transactions come from")] = "simulator"
+    data: Annotated[
+        Path | None, Field(description="Folder or file of the source, if it has one")
+    ] = None
+    column_map: Annotated[Path | None, Field(description="YAML column map of source 'file'")] = None
+    first_day: Annotated[date | None, Field(description="First daily partition (UTC)")] = None
+    days: Annotated[int, Field(ge=1, description="Days the demo and the UI's range cover")] = 60
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217; one per home")] = (
+        "EUR"
+    )
+
+    seed: Annotated[int, Field(ge=0, description="Seed of simulator, splits and models")] = 7
+    customers: Annotated[int, Field(ge=1, description="Simulated cards")] = 5_000
+    terminals: Annotated[int, Field(ge=1, description="Simulated terminals")] = 2_000
+    transactions_per_day: Annotated[int, Field(ge=1, description="Simulated, on average")] = 5_500
+
+    label_delay_days: Annotated[int, Field(ge=0, description="Gap between training and test")] = 7
+    test_days: Annotated[
+        int, Field(ge=1, description="Length of validation and of test window")
+    ] = 7
+    review_share: Annotated[float, Field(gt=0, lt=1, description="Share analysts can review")] = (
+        0.005
+    )
+    block_precision: Annotated[
+        float, Field(gt=0, lt=1, description="Least precision among blocked")
+    ] = 0.9
+
+    redis_url: Annotated[
+        str | None, Field(description="Redis or Valkey of production; None starts the embedded one")
+    ] = None
+    mlflow_uri: Annotated[str | None, Field(description="None: SQLite in the home")] = None
+    host: Annotated[str, Field(description="Address the service binds to")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="Port of the decision service")] = 3000
+    workers: Annotated[int, Field(ge=1, description="Worker processes of the service")] = 1
+    api_keys: Annotated[
+        str | None,
+        Field(description="'role:sha256hex' pairs, comma-separated; required off loopback"),
+    ] = None
+    journal_fsync: Annotated[
+        Literal["never", "always"], Field(description="'always' survives the machine's death too")
+    ] = "never"
+    executor: Annotated[
+        Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
+    ] = "in_process"
+    deploy: Annotated[bool, Field(description="False leaves the running service alone")] = True
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = Path(init_settings().get("home", default_home()))
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, toml_file=home / "switchyard.toml"),
+        )
+
+    @property
+    def start_day(self) -> date:
+        """First day of the home's transactions (UTC)."""
+        return self.first_day or FIRST_DAYS[self.source]
+
+    @property
+    def lake(self) -> Path:
+        return self.home / "lake"
+
+    @property
+    def releases(self) -> Path:
+        return self.home / "releases"
+
+    @property
+    def journal(self) -> Path:
+        return self.home / "journal"
+
+    @property
+    def mlflow_tracking_uri(self) -> str:
+        return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings once; arguments win over environment, home file and defaults.
+
+    Raises SettingsError naming the setting, the value and what would be right.
+    """
+    home = Path(overrides.pop("home", None) or default_home()).expanduser().resolve()
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(home=home, **given)
+    except ValidationError as error:
+        lines = [
+            f"setting '{'.'.join(map(str, e['loc']))}' is {e['input']!r}: {e['msg']}"
+            for e in error.errors()
+        ]
+        raise SettingsError("; ".join(lines)) from None
+    except ValueError as error:  # a home file that is no TOML
+        raise SettingsError(f"{home / 'switchyard.toml'} can't be read: {error}") from None
