@@ -1,0 +1,73 @@
+"""What the service answers: decisions, acknowledgements and errors, in their JSON shapes.
+
+Here: the shapes and their bytes. Not here: how a decision is made (``engine``) or sent (``http``).
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Literal
+
+import msgspec
+
+from switchyard.errors import RequestError
+
+Decision = Literal["allow", "review", "block"]
+Rung = Literal["stale_profile", "default_features", "fallback_logistic", "fallback_rules"]
+"""What of a decision was degraded: one name for each rung of the two ladders that was stepped on."""
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """One reason of a decision. ``contribution`` is in log-odds; null for a rule, which has none."""
+
+    code: str
+    feature: str | None
+    value: float | None
+    contribution: float | None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """One decision, in the order of the contract. ``score`` is null only where no model could score."""
+
+    decision_id: str
+    transaction_id: str
+    score: float | None
+    decision: Decision
+    reasons: list[Reason]
+    release: str
+    variant: str
+    degraded: list[Rung]
+    latency_ms: float
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """An event or a verdict that was taken in."""
+
+    transaction_id: str
+    accepted: Literal["transaction", "label"]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What goes back over HTTP: a status and a JSON body."""
+
+    status: int
+    body: bytes
+
+
+encode = msgspec.json.Encoder().encode
+
+
+def error_answer(error: RequestError) -> Answer:
+    """One refused request in the one error shape.
+
+    >>> error_answer(RequestError("amount must not be negative", field="amount")).body
+    b'{"error":{"code":"unprocessable_entity","message":"amount must not be negative","field":"amount"}}'
+    """
+    code = _CODES.get(error.status) or HTTPStatus(error.status).name.lower()
+    return Answer(
+        error.status,
+        encode({"error": {"code": code, "message": str(error), "field": error.field}}),
+    )
+
+
+_CODES = {400: "not_json", 409: "conflict", 413: "body_too_large", 422: "unprocessable_entity"}
