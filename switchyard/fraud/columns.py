@@ -8,8 +8,9 @@ Not here: how a column is computed (``windows``, ``activity``, ``features``).
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -72,6 +73,15 @@ def names(columns: tuple[Column, ...]) -> list[str]:
     'transaction_id'
     """
     return [c.name for c in columns]
+
+
+def positions(columns: tuple[Column, ...]) -> Any:
+    """Each column's index, as attributes of one named tuple; compiled code reads them as constants.
+
+    >>> positions(LABEL).is_fraud
+    4
+    """
+    return namedtuple("Positions", names(columns))(*range(len(columns)))
 
 
 TRANSACTION: tuple[Column, ...] = (
