@@ -82,6 +82,10 @@ class Lake:
         write_parquet(rows, path)
         return path
 
+    def drop(self, table: str, day: date) -> None:
+        """Forget a day, if it is there."""
+        self.path(table, day).unlink(missing_ok=True)
+
     def read(
         self, table: str, start: date, end: date | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table:

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
         "EUR"
     )
 
+    simulated_days: Annotated[int, Field(ge=1, description="Days of the simulated world")] = 90
     seed: Annotated[int, Field(ge=0, description="Seed of simulator, splits and models")] = 7
     customers: Annotated[int, Field(ge=1, description="Simulated cards")] = 5_000
     terminals: Annotated[int, Field(ge=1, description="Simulated terminals")] = 2_000

@@ -1,0 +1,259 @@
+"""The command line. Each command opens a home, drives a Dagster job or the library, and says what came
+out; figures go to ``--json FILE`` too. Not here: any of the work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from orchestration import screen
+from switchyard.errors import ServiceError, SwitchyardError
+from switchyard.settings import Settings
+
+console = Console()
+Day = click.DateTime(["%Y-%m-%d"])
+
+
+class _Switchyard(click.Group):
+    """Errors raised on purpose end in one line and code 1, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SwitchyardError as error:
+            console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+            console.print(str(error), markup=False, highlight=False)
+            sys.exit(1)
+
+
+@click.group(cls=_Switchyard, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Switchyard: from raw card transactions to a served, watched fraud model."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # the frameworks' deprecations; tests see them all
+
+
+def _open(**overrides: Any) -> Settings:
+    from orchestration.home import open_home
+
+    return open_home(**overrides)
+
+
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--seed", type=int, help="Seed of simulator and models."),
+        click.option("--data", type=click.Path(path_type=Path), help="Folder or file of the source."),
+        click.option("--source", type=click.Choice(["simulator", "handbook", "file"])),
+    ):
+        command = option(command)
+    return command
+
+
+json_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file."
+)
+
+
+def _write_json(path: Path | None, figures: Any) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1, default=str) + "\n")
+
+
+@main.command()
+@_source_options
+@click.option("--column-map", type=click.Path(path_type=Path), help="YAML column map of 'file'.")
+@click.option("--days", type=click.IntRange(min=1), help="Days to go through.")
+@json_option
+def demo(json_file: Path | None, **options: Any) -> None:
+    """The whole lifecycle once, ending with a served decision, a parity replay and batch scores."""
+    with screen.progress(console) as (begun, done):
+        begun_home = screen.opening(begun)
+        settings = _open(**options)
+        done(begun_home)
+        from orchestration.demo import run_demo
+
+        stages = run_demo(settings, begun, done)
+    console.print(screen.table(stages))
+    console.print(screen.decision(stages))
+    _write_json(json_file, screen.figures(stages))
+
+
+@main.command()
+@click.option("--source", type=click.Choice(["handbook", "simulator", "file"]), default="handbook")
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+@click.option("--train-start", type=Day, required=True, help="First day of the training week.")
+@click.option("--train-days", type=int, default=7, show_default=True)
+@click.option("--delay-days", type=int, default=7, show_default=True)
+@click.option("--test-days", type=int, default=7, show_default=True)
+@click.option("--history-days", type=int, help="Train on so many days ending with it; 0: all.")
+@click.option("--seed", type=int, default=7, show_default=True)
+@click.option("--predictions", type=click.Path(path_type=Path), required=True)
+@json_option
+def backtest(predictions: Path, json_file: Path | None, train_start: datetime, **options: Any) -> None:
+    """What this pipeline would have scored on that test week, with the labels known at each moment."""
+    from switchyard.fraud.backtest import BacktestPlan, run_backtest
+    from switchyard.lake import write_parquet
+
+    source, data, seed = options.pop("source"), options.pop("data"), options.pop("seed")
+    settings = _settings_only(source=source, data=data, seed=seed)
+    plan = BacktestPlan(train_start=train_start.date(), **options)
+    with screen.bar(console) as advance:
+        result = run_backtest(settings, plan, advance)
+    write_parquet(result.predictions, predictions)
+    console.print(screen.key_values(result.figures))
+    _write_json(json_file, result.figures)
+
+
+def _settings_only(**overrides: Any) -> Settings:
+    from switchyard.settings import load_settings
+
+    return load_settings(**overrides)
+
+
+@main.command()
+def up() -> None:
+    """Start the embedded parts (the online store) and prepare the home."""
+    settings = _open()
+    from orchestration.home import prepare_mlflow
+
+    prepare_mlflow(settings)
+    console.print(f"home   {settings.home}\nstore  {os.environ['SWITCHYARD_REDIS_URL']}")
+
+
+@main.command()
+def down() -> None:
+    """Stop the decision service and the embedded parts of this home; data stays."""
+    from orchestration import deployment
+    from switchyard.serving import valkey
+
+    settings = _settings_only()
+    service = deployment.stop(settings)
+    store = valkey.stop(settings.home)
+    console.print(f"service {'stopped' if service else 'was not running'}; "
+                  f"store {'stopped' if store else 'was not running'}")  # fmt: skip
+
+
+@main.command()
+def env() -> None:
+    """Print the exports that feast, bentoml, dagster and mlflow need: eval "$(switchyard env)"."""
+    from orchestration.home import exports
+
+    for name, value in exports(_open()).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@main.command()
+@json_option
+def status(json_file: Path | None) -> None:
+    """What is champion, how fresh every asset is, and whether the parts are healthy."""
+    from orchestration.status import status_of
+
+    figures = status_of(_open())
+    console.print(screen.status(figures))
+    _write_json(json_file, figures)
+
+
+@main.command()
+@click.option("--port", type=int, help="Default: the setting 'port' (3000).")
+@click.option("--workers", type=int, help="Default: the setting 'workers' (1).")
+def serve(**options: Any) -> None:
+    """Serve the champion's Bento in the foreground: plain `bentoml serve`."""
+    from orchestration import deployment
+    from orchestration.status import champion_of
+
+    settings = _open(**options)
+    champion = champion_of(settings)
+    if champion is None:
+        raise ServiceError("there is no champion yet: run `switchyard demo`, or the job 'retrain'")
+    command = deployment.command(settings, champion, settings.port)
+    os.execvpe(command[0], command, os.environ)
+
+
+@main.command()
+@click.option("--port", type=int, default=3001, show_default=True)
+def ui(port: int) -> None:
+    """The Dagster UI of this home (daemon included)."""
+    import dagster as dg
+
+    from orchestration.home import fail_orphaned_runs, prepare_mlflow
+
+    settings = _open()
+    prepare_mlflow(settings)
+    with dg.DagsterInstance.get() as instance:
+        for run in fail_orphaned_runs(instance, no_daemon_runs=True):
+            console.print(f"run {run} was left by a killed process: marked failed")
+    workspace = Path(__file__).resolve().parents[1] / "workspace.yaml"
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    os.execvpe(dagster, [dagster, "dev", "-w", str(workspace), "-p", str(port)], os.environ)
+
+
+@main.command()
+@click.option("--from", "start", type=Day, required=True)
+@click.option("--to", "end", type=Day, required=True)
+@click.option("--rate", type=float, help="Transactions per second; default: as fast as it goes.")
+@click.option("--connections", type=int, default=16, show_default=True)
+@click.option("--repeat", type=float, default=0.0, help="Share sent a second time.")
+@click.option("--late", type=float, default=0.0, help="Share sent up to 10 minutes late.")
+@click.option("--limit", type=int, help="Stop after so many transactions.")
+@json_option
+def replay(json_file: Path | None, start: datetime, end: datetime, **options: Any) -> None:
+    """Send those days' transactions to the running service, then recompute every journalled vector."""
+    from orchestration import deployment
+    from orchestration.demo import land_days
+    from switchyard.fraud.replay import ReplayPlan
+    from switchyard.fraud.replay import replay as run_replay
+
+    settings = _open()
+    running = deployment.current(settings)
+    if running is None:
+        raise ServiceError("no service is running in this home: run `switchyard demo` first")
+    plan = ReplayPlan(start=start.date(), end=end.date(), **options)
+    with console.status("landing the days and building their profiles"):
+        land_days(settings, plan.start, plan.end)
+    with screen.bar(console) as advance:
+        result = run_replay(settings, running.url, plan, advance)
+    console.print(screen.key_values(result.as_dict()))
+    _write_json(json_file, result.as_dict())
+    sys.exit(1 if result.differences else 0)
+
+
+@main.command()
+@click.argument("decision_id")
+@json_option
+def explain(decision_id: str, json_file: Path | None) -> None:
+    """The full attribution of a past decision, recomputed from the journal."""
+    from switchyard.fraud.explain import explain_decision
+
+    explanation = explain_decision(_open(), decision_id)
+    console.print(screen.explanation(explanation))
+    _write_json(json_file, explanation)
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["features", "demo"]))
+@_source_options
+@json_option
+def bench(what: str, json_file: Path | None, **options: Any) -> None:
+    """Measure: the figures of the README's results table, each beside its peer."""
+    import importlib
+
+    figures = importlib.import_module(f"benchmarks.{what}").run(console=console, **options)
+    console.print(screen.key_values(figures))
+    _write_json(json_file, figures)
+
+
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The code location: wiring only. Tests, demo and production assemble the same graph."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.fraud import fraud_assets
+from orchestration.jobs import jobs
+from orchestration.partitions import days_of
+from orchestration.resources import resources
+from orchestration.schedules import schedules
+from orchestration.sensors import sensors
+from switchyard.settings import Settings, load_settings
+
+
+def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions:
+    """All assets, checks, jobs, schedules and sensors of a home; ``overrides`` replace resources."""
+    days = days_of(settings)
+    executor = (
+        dg.multiprocess_executor if settings.executor == "multiprocess" else dg.in_process_executor
+    )
+    all_jobs = jobs(days, executor)
+    by_name = {job.name: job for job in all_jobs}
+    return dg.Definitions(
+        assets=fraud_assets(days),
+        jobs=all_jobs,
+        schedules=schedules(by_name),
+        sensors=sensors(by_name),
+        resources=resources(settings, **overrides),
+        executor=executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What ``dagster dev -w workspace.yaml`` loads: the home that the environment names."""
+    return build_definitions(load_settings())

@@ -1,0 +1,132 @@
+"""The whole lifecycle once, stage by stage, with what each stage produced and how long it took.
+
+Here: the order of the stages and their figures. Not here: any stage's work (jobs, ``switchyard``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+
+from orchestration import deployment
+from orchestration.definitions import build_definitions
+from orchestration.home import fail_orphaned_runs, prepare_mlflow
+from orchestration.runs import Finding, run_job
+from switchyard.errors import SourceError
+from switchyard.fraud.replay import ReplayPlan, replay, transaction_body
+from switchyard.fraud.sources import source_of
+from switchyard.lake import Lake
+from switchyard.learning.release import load_release
+from switchyard.settings import Settings
+
+REPLAYED = 2_000
+"""Transactions of the day after the demo's that are sent through the service and recomputed."""
+
+Report = Callable[["Stage"], None]
+
+
+@dataclass(slots=True)
+class Stage:
+    """One line of the demo's table."""
+
+    name: str
+    seconds: float = 0.0
+    figures: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_demo(settings: Settings, begun: Report, done: Report) -> list[Stage]:
+    """Run every stage; ``begun`` and ``done`` are told of each. Raises what a stage raises."""
+    stages: list[Stage] = []
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Stage]:
+        now = Stage(name)
+        begun(now)
+        started = time.perf_counter()
+        yield now
+        now.seconds = round(time.perf_counter() - started, 2)
+        stages.append(now)
+        done(now)
+
+    lake = Lake(settings.lake)
+    first, last = demo_days(settings)
+    with stage("prepare the home"):
+        prepare_mlflow(settings)
+        instance = dg.DagsterInstance.get()
+        fail_orphaned_runs(instance, no_daemon_runs=False)
+        defs = build_definitions(settings)
+    with stage("ingest transactions") as now:
+        now.findings = run_job(defs, "ingest", instance, days=(first, last))
+        now.figures = _rows(lake, first, last, "transactions", "quarantine")
+    with stage("build features") as now:
+        now.findings = run_job(defs, "build_features", instance, days=(first, last))
+        now.figures = _rows(lake, first, last, "customer_profiles", "terminal_profiles")
+    with stage("train and evaluate") as now:
+        now.findings = run_job(defs, "train", instance)
+        now.figures = _latest_metadata(instance, "evaluation")
+    with stage("release and deploy") as now:
+        now.findings = run_job(defs, "release", instance)
+        running = deployment.current(settings)
+        assert running is not None, "the release job succeeded, so the service runs"
+        release = load_release(settings.releases / running.release)
+        now.figures = {"release": release.id, "url": running.url}
+    after = last + timedelta(days=1)
+    with stage("one decision over HTTP") as now:
+        now.figures = _one_decision(settings, after, running.url)
+    with stage("replay and recompute") as now:
+        plan = ReplayPlan(start=after, end=after, limit=REPLAYED, repeat=0.01, late=0.01)
+        now.figures = replay(settings, running.url, plan).as_dict()
+    with stage("score batch") as now:
+        scored = (last - timedelta(days=settings.test_days - 1), last)
+        now.findings = run_job(defs, "score_batch", instance, days=scored)
+        now.figures = _rows(lake, *scored, "batch_scores")
+    return stages
+
+
+def demo_days(settings: Settings) -> tuple[date, date]:
+    """First and last day of the demo; at least one more day is kept for the replay."""
+    source = source_of(settings)
+    bounds = source.days()
+    if bounds is None:
+        raise SourceError(f"source '{source.name}' has no end; give one with a first and a last day")
+    first = bounds[0]
+    last = min(first + timedelta(days=settings.days - 1), bounds[1] - timedelta(days=1))
+    return first, last
+
+
+def _rows(lake: Lake, first: date, last: date, *tables: str) -> dict[str, int]:
+    import pyarrow.parquet as pq
+
+    return {
+        table: sum(pq.read_metadata(p).num_rows for p in lake.paths(table, first, last))
+        for table in tables
+    }
+
+
+def _latest_metadata(instance: dg.DagsterInstance, asset: str) -> dict[str, Any]:
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    materialization = event.asset_materialization if event else None
+    if materialization is None:
+        return {}
+    plain = (dg.FloatMetadataValue, dg.IntMetadataValue, dg.TextMetadataValue)
+    return {k: v.value for k, v in materialization.metadata.items() if isinstance(v, plain)}
+
+
+def _one_decision(settings: Settings, day: date, url: str) -> dict[str, Any]:
+    import httpx
+
+    body = transaction_body(settings, day)
+    reply = httpx.post(f"{url}/v1/predict", json=body, timeout=10)
+    reply.raise_for_status()
+    answer: dict[str, Any] = reply.json()
+    return answer

@@ -1,0 +1,143 @@
+"""The home: the one folder of everything written at run time, made ready before anything runs.
+
+Here: its layout, Dagster's and MLflow's own set-up inside it, the exports a shell needs, and what to do
+about runs whose process was killed. Not here: what is written into it later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psutil
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from switchyard.errors import SettingsError
+from switchyard.lake import write_text
+from switchyard.serving import valkey
+from switchyard.settings import Settings, default_home, load_settings
+
+EXPERIMENT = "fraud"
+PROCESS_TAG = "switchyard/process"
+_DAGSTER_YAML = """\
+telemetry:
+  enabled: false
+"""
+_FIXED = ("source", "data", "column_map", "first_day", "seed", "customers", "terminals",
+          "transactions_per_day", "simulated_days", "currency")  # fmt: skip
+"""Settings that say what a home holds: fixed by its first use."""
+
+
+def open_home(**overrides: Any) -> Settings:
+    """Settings of the home, made ready: folders, Dagster's file, what it holds written down.
+
+    Raises SettingsError if the home already holds transactions of another source or seed.
+    """
+    home = Path(overrides.get("home") or default_home()).expanduser().resolve()
+    _refuse_other_contents(home, overrides)
+    settings = load_settings(**overrides)
+    for folder in ("lake", "releases", "journal", "dagster", "mlflow", "bentoml", "feast", "training",
+                   "cache/numba", "logs"):  # fmt: skip
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    _write_once(home / "dagster" / "dagster.yaml", _DAGSTER_YAML)
+    _write_once(home / "switchyard.toml", _toml({n: getattr(settings, n) for n in _FIXED}))
+    for stale in home.glob("lake/*/.*.part"):
+        if not psutil.pid_exists(int(stale.name.split(".")[-2])):
+            stale.unlink(missing_ok=True)
+    os.environ.update(exports(settings))
+    return settings
+
+
+def exports(settings: Settings) -> dict[str, str]:
+    """What ``feast``, ``bentoml``, ``dagster`` and ``mlflow`` need from a shell; starts the store."""
+    address = valkey.address_of(settings)
+    return {
+        "SWITCHYARD_HOME": str(settings.home),
+        "SWITCHYARD_REDIS_URL": address.url,
+        "SWITCHYARD_FEAST_REDIS": address.feast,
+        "DAGSTER_HOME": str(settings.home / "dagster"),
+        "BENTOML_HOME": str(settings.home / "bentoml"),
+        "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
+        "NUMBA_CACHE_DIR": str(settings.home / "cache" / "numba"),
+        "GX_ANALYTICS_ENABLED": "false",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "DO_NOT_TRACK": "1",
+        "FEAST_USAGE": "False",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def prepare_mlflow(settings: Settings) -> None:
+    """Create MLflow's database and the experiment with an artifact folder inside the home."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=settings.mlflow_tracking_uri)
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        artifacts = settings.home / "mlflow" / "artifacts"
+        client.create_experiment(EXPERIMENT, artifact_location=artifacts.as_uri())
+
+
+def process_tag() -> dict[str, str]:
+    """A run tag that names the process the run lives in, so that its death can be seen later."""
+    me = psutil.Process()
+    name = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
+    return {PROCESS_TAG: json.dumps(name)}
+
+
+def fail_orphaned_runs(instance: DagsterInstance, *, no_daemon_runs: bool) -> list[str]:
+    """Mark runs 'failed' whose process is gone; returns their ids.
+
+    A run without the process tag belongs to ``dagster dev``; it is an orphan only if the caller knows
+    that none is running (``no_daemon_runs``).
+    """
+    open_runs = instance.get_runs(
+        RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
+    )
+    orphans = []
+    for run in open_runs:
+        tag = run.tags.get(PROCESS_TAG)
+        if (tag is None and no_daemon_runs) or (tag is not None and not _lives(json.loads(tag))):
+            instance.report_run_failed(run, "The process of this run was killed; run it again.")
+            orphans.append(run.run_id)
+    return orphans
+
+
+def _lives(process: dict[str, Any]) -> bool:
+    if process["host"] != socket.gethostname():
+        return True
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return abs(psutil.Process(process["pid"]).create_time() - process["started"]) < 1
+    return False
+
+
+def _refuse_other_contents(home: Path, overrides: dict[str, Any]) -> None:
+    if not (home / "switchyard.toml").exists():
+        return
+    held = load_settings(home=home)
+    for name in _FIXED:
+        wanted = overrides.get(name)
+        if wanted is not None and str(wanted) != str(getattr(held, name)):
+            raise SettingsError(
+                f"{home} holds transactions with {name}={getattr(held, name)}, not {wanted}; "
+                f"use another home (SWITCHYARD_HOME=...) or delete this one"
+            )
+
+
+def _write_once(path: Path, text: str) -> None:
+    if not path.exists():
+        write_text(text, path)
+
+
+def _toml(values: dict[str, object]) -> str:
+    lines = ["# What this home holds. Written at its first use; to change it, start another home."]
+    for name, value in values.items():
+        if value is None:
+            continue
+        plain = isinstance(value, int | float | date)
+        lines.append(f"{name} = {value if plain else json.dumps(str(value))}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,60 @@
+"""Jobs: the stages of the lifecycle as verbs, and the whole of it."""
+
+from __future__ import annotations
+
+import dagster as dg
+from dagster_mlflow import end_mlflow_on_run_finished
+
+STAGES = {
+    "ingest": ("transactions",),
+    "build_features": ("features",),
+    "train": ("training", "evaluation"),
+    "release": ("release",),
+    "score_batch": ("batch",),
+}
+"""Job name -> asset groups it materializes, in the order of the lifecycle."""
+
+
+def jobs(days: dg.PartitionsDefinition, executor: dg.ExecutorDefinition) -> list[object]:
+    """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night."""
+    hooks = {end_mlflow_on_run_finished}
+    by_stage = [
+        dg.define_asset_job(
+            name,
+            dg.AssetSelection.groups(*groups),
+            partitions_def=days if name in ("ingest", "build_features", "score_batch") else None,
+            hooks=hooks,
+            executor_def=executor,
+            description=f"Materialize the asset groups {', '.join(groups)}.",
+        )
+        for name, groups in STAGES.items()
+    ]
+    nightly = dg.AssetSelection.groups("transactions") | dg.AssetSelection.assets(
+        "customer_profiles", "terminal_profiles", "activity_windows", "feature_registry", "online_profiles"
+    )  # fmt: skip
+    return [
+        *by_stage,
+        dg.define_asset_job(
+            "run_lifecycle",
+            dg.AssetSelection.all(),
+            partitions_def=days,
+            hooks=hooks,
+            executor_def=executor,
+            description="Everything once: raw transactions to a served model and batch scores.",
+        ),
+        dg.define_asset_job(
+            "sync_profiles",
+            nightly,
+            partitions_def=days,
+            hooks=hooks,
+            executor_def=executor,
+            description="Land yesterday, build its profiles and put them online.",
+        ),
+        dg.define_asset_job(
+            "retrain",
+            dg.AssetSelection.groups("training", "evaluation", "release"),
+            hooks=hooks,
+            executor_def=executor,
+            description="Train on everything whose label is known, pass the gates, release, deploy.",
+        ),
+    ]

@@ -1,0 +1,43 @@
+"""Resources: what an asset reads and writes through, made for one home.
+
+Here: construction only, each part when a run first needs it. Not here: what the parts do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+from dagster_mlflow import mlflow_tracking
+
+from orchestration.deployment import LocalServing
+from orchestration.feast import FeastFeatureStore
+from orchestration.home import EXPERIMENT, exports
+from switchyard.fraud.online import online_store_of
+from switchyard.fraud.sources import source_of
+from switchyard.lake import Lake
+from switchyard.settings import Settings
+
+
+def resources(settings: Settings, **overrides: object) -> Mapping[str, object]:
+    """Every resource by name; ``overrides`` replace single ones (tests, another target)."""
+
+    @dg.resource(description="The online store in use: the embedded Valkey or the configured Redis.")
+    def online_store(_context: dg.InitResourceContext) -> object:
+        return online_store_of(exports(settings)["SWITCHYARD_REDIS_URL"])
+
+    return {
+        "settings": settings,
+        "lake": Lake(settings.lake),
+        "source": source_of(settings),
+        "online_store": online_store,
+        "feature_store": FeastFeatureStore(settings),
+        "serving": LocalServing(settings),
+        "mlflow": mlflow_tracking.configured(
+            {
+                "experiment_name": EXPERIMENT,
+                "mlflow_tracking_uri": settings.mlflow_tracking_uri,
+            }
+        ),
+        **overrides,
+    }

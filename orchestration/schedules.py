@@ -1,0 +1,30 @@
+"""Schedules: nightly profiles, daily batch scores, weekly retraining (all UTC)."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+
+def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
+    """The platform's clock; jobs come by name from ``orchestration.jobs``."""
+    nightly = dg.build_schedule_from_partitioned_job(
+        by_name["sync_profiles"],
+        name="nightly_profiles",
+        hour_of_day=0,
+        minute_of_hour=15,
+        description="At 00:15, so that the day's profiles are online by 02:00.",
+    )
+    batch = dg.build_schedule_from_partitioned_job(
+        by_name["score_batch"],
+        name="daily_batch_scores",
+        hour_of_day=3,
+        minute_of_hour=0,
+        description="At 03:00: score yesterday's transactions into the lake.",
+    )
+    retrain = dg.ScheduleDefinition(
+        name="weekly_retrain",
+        job=by_name["retrain"],
+        cron_schedule="0 4 * * 1",
+        description="Mondays at 04:00, with the labels the investigators added.",
+    )
+    return [nightly, batch, retrain]

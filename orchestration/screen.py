@@ -1,0 +1,133 @@
+"""What the command line shows: progress on long work, tables, one decision. No work, no figures made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from orchestration.demo import Stage
+
+STAGES = 9
+Advance = Callable[[str, int, int], None]
+"""Told of progress: what is being done, how much of it, of how much."""
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[tuple[Callable[[Stage], None], Callable[[Stage], None]]]:
+    """A bar over the demo's stages; yields what to call when a stage begins and when it is done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("starting", total=STAGES)
+
+        def begun(stage: Stage) -> None:
+            bars.update(task, description=stage.name)
+
+        def done(stage: Stage) -> None:
+            bars.advance(task)
+            bars.console.print(f"  [green]done[/] {stage.name} in {stage.seconds:.1f} s")
+            for finding in stage.findings:
+                bars.console.print(f"  [yellow]{finding.severity}[/] {finding.asset}: "
+                                   f"{finding.check}: {finding.description}")  # fmt: skip
+
+        yield begun, done
+
+
+@contextmanager
+def bar(console: Console) -> Iterator[Advance]:
+    """One bar for one long piece of work, with the time that is left."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def advance(what: str, position: int, total: int) -> None:
+            bars.update(task, description=what, completed=position, total=total)
+
+        yield advance
+
+
+def table(stages: Sequence[Stage]) -> Table:
+    """The demo's stages with seconds and figures."""
+    shown = Table(title="The lifecycle, once", title_justify="left")
+    shown.add_column("stage", no_wrap=True)
+    shown.add_column("seconds", justify="right")
+    shown.add_column("figures")
+    for stage in stages:
+        figures = ", ".join(f"{k} {_plain(v)}" for k, v in stage.figures.items() if _is_short(v))
+        shown.add_row(stage.name, f"{stage.seconds:.1f}", figures)
+    shown.add_section()
+    shown.add_row("in all", f"{sum(s.seconds for s in stages):.1f}", "")
+    return shown
+
+
+def decision(stages: Sequence[Stage]) -> Panel:
+    """The served decision, as the service answered it."""
+    import json
+
+    answer = next(s.figures for s in stages if "decision_id" in s.figures)
+    return Panel(json.dumps(answer, indent=1), title="POST /v1/predict answered", expand=False)
+
+
+def figures(stages: Sequence[Stage]) -> dict[str, Any]:
+    """What ``--json`` writes: seconds by stage, then each stage's figures under its name."""
+    return {
+        "seconds": {s.name: s.seconds for s in stages},
+        "seconds_in_all": round(sum(s.seconds for s in stages), 2),
+        **{s.name.replace(" ", "_"): s.figures for s in stages},
+        "findings": [f.__repr__() for s in stages for f in s.findings],
+    }
+
+
+def key_values(values: Mapping[str, Any]) -> Table:
+    """Two columns: name and value; nested mappings are indented."""
+    shown = Table(show_header=False, box=None)
+    for name, value in values.items():
+        shown.add_row(name, key_values(value) if isinstance(value, Mapping) else _plain(value))
+    return shown
+
+
+def status(values: Mapping[str, Any]) -> Table:
+    return key_values(values)
+
+
+def explanation(values: Mapping[str, Any]) -> Table:
+    """One row per feature, largest push first."""
+    shown = Table(title=f"decision {values['decision_id']}: {values['decision']} at score "
+                        f"{values['score']:.6f}", title_justify="left")  # fmt: skip
+    for column in ("feature", "value", "log-odds", "reason"):
+        shown.add_column(column, justify="right" if column in ("value", "log-odds") else "left")
+    for c in values["contributions"]:
+        shown.add_row(c["feature"], _plain(c["value"]), f"{c['contribution']:+.4f}", c["code"])
+    shown.caption = (
+        f"base {values['base']:+.4f}, sum {values['margin']:+.4f} log-odds; release "
+        f"{values['release']}; recomputed score equals the journalled one: {values['equal']}"
+    )
+    return shown
+
+
+def _is_short(value: object) -> bool:
+    return not isinstance(value, Mapping | list)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else str(value)

@@ -1,0 +1,46 @@
+"""Sensors: what happens when something lands. Each says in words why it does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import dagster as dg
+
+from switchyard.fraud.sources import Source
+from switchyard.lake import Lake, days_between
+
+MOST_PER_TICK = 10
+"""Days asked for at one tick; the rest follows at the next."""
+
+
+def sensors(by_name: dict[str, object]) -> list[dg.SensorDefinition]:
+    """The platform's watchers; jobs come by name from ``orchestration.jobs``."""
+
+    @dg.sensor(
+        name="on_new_day",
+        job=by_name["sync_profiles"],
+        minimum_interval_seconds=60,
+        description="Watches the source for days that have landed since the last one ingested.",
+    )
+    def on_new_day(
+        context: dg.SensorEvaluationContext,
+        lake: dg.ResourceParam[Lake],
+        source: dg.ResourceParam[Source],
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        first, last = source.days() or (date.min, date.min)
+        after = date.fromisoformat(context.cursor) if context.cursor else _last(lake)
+        start = after + timedelta(days=1) if after else first
+        new = days_between(start, last)[:MOST_PER_TICK]
+        if not new:
+            yield dg.SkipReason(f"No day has landed after {after}; the source ends with {last}.")
+            return
+        for day in new:
+            yield dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat())
+        context.update_cursor(new[-1].isoformat())
+
+    return [on_new_day]
+
+
+def _last(lake: Lake) -> date | None:
+    return max(lake.days("transactions"), default=None)
