@@ -9,7 +9,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ def _open(**overrides: Any) -> Settings:
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--seed", type=int, help="Seed of simulator and models."),
-        click.option("--data", type=click.Path(path_type=Path), help="Folder or file of the source."),
+        click.option(
+            "--data", type=click.Path(path_type=Path), help="Folder or file of the source."
+        ),
         click.option("--source", type=click.Choice(["simulator", "handbook", "file"])),
     ):
         command = option(command)
@@ -100,7 +102,9 @@ def demo(json_file: Path | None, **options: Any) -> None:
 @click.option("--seed", type=int, default=7, show_default=True)
 @click.option("--predictions", type=click.Path(path_type=Path), required=True)
 @json_option
-def backtest(predictions: Path, json_file: Path | None, train_start: datetime, **options: Any) -> None:
+def backtest(
+    predictions: Path, json_file: Path | None, train_start: datetime, **options: Any
+) -> None:
     """What this pipeline would have scored on that test week, with the labels known at each moment."""
     from switchyard.fraud.backtest import BacktestPlan, run_backtest
     from switchyard.lake import write_parquet
@@ -251,8 +255,6 @@ def bench(what: str, json_file: Path | None, **options: Any) -> None:
     figures = importlib.import_module(f"benchmarks.{what}").run(console=console, **options)
     console.print(screen.key_values(figures))
     _write_json(json_file, figures)
-
-
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
+from switchyard.fraud.sources import source_of
+from switchyard.learning.release import load_release
 
 from orchestration import deployment
 from orchestration.definitions import build_definitions
@@ -20,9 +22,7 @@ from orchestration.home import fail_orphaned_runs, prepare_mlflow
 from orchestration.runs import Finding, run_job
 from switchyard.errors import SourceError
 from switchyard.fraud.replay import ReplayPlan, replay, transaction_body
-from switchyard.fraud.sources import source_of
 from switchyard.lake import Lake
-from switchyard.learning.release import load_release
 from switchyard.settings import Settings
 
 REPLAYED = 2_000
@@ -98,7 +98,9 @@ def demo_days(settings: Settings) -> tuple[date, date]:
     source = source_of(settings)
     bounds = source.days()
     if bounds is None:
-        raise SourceError(f"source '{source.name}' has no end; give one with a first and a last day")
+        raise SourceError(
+            f"source '{source.name}' has no end; give one with a first and a last day"
+        )
     first = bounds[0]
     last = min(first + timedelta(days=settings.days - 1), bounds[1] - timedelta(days=1))
     return first, last

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import dagster as dg
 from dagster_mlflow import mlflow_tracking
+from switchyard.fraud.online import online_store_of
+from switchyard.fraud.sources import source_of
 
 from orchestration.deployment import LocalServing
 from orchestration.feast import FeastFeatureStore
 from orchestration.home import EXPERIMENT, exports
-from switchyard.fraud.online import online_store_of
-from switchyard.fraud.sources import source_of
 from switchyard.lake import Lake
 from switchyard.settings import Settings
 
@@ -22,7 +22,9 @@ from switchyard.settings import Settings
 def resources(settings: Settings, **overrides: object) -> Mapping[str, object]:
     """Every resource by name; ``overrides`` replace single ones (tests, another target)."""
 
-    @dg.resource(description="The online store in use: the embedded Valkey or the configured Redis.")
+    @dg.resource(
+        description="The online store in use: the embedded Valkey or the configured Redis."
+    )
     def online_store(_context: dg.InitResourceContext) -> object:
         return online_store_of(exports(settings)["SWITCHYARD_REDIS_URL"])
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 
 import dagster as dg
-
 from switchyard.fraud.sources import Source
+
 from switchyard.lake import Lake, days_between
 
 MOST_PER_TICK = 10

@@ -123,6 +123,10 @@ class Settings(BaseSettings):
         return self.home / "releases"
 
     @property
+    def training(self) -> Path:
+        return self.home / "training"
+
+    @property
     def journal(self) -> Path:
         return self.home / "journal"
 

@@ -60,7 +60,10 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     ) -> Iterator[dg.MaterializeResult]:
         run = days_of(context)
         rows = windows.build_profiles(lake, run[0], run[-1], created_at=datetime.now(UTC))
-        for name, count in (("customer_profiles", rows.customer), ("terminal_profiles", rows.terminal)):
+        for name, count in (
+            ("customer_profiles", rows.customer),
+            ("terminal_profiles", rows.terminal),
+        ):
             yield dg.MaterializeResult(asset_key=name, metadata={"dagster/row_count": count})
 
     @dg.asset(
@@ -110,7 +113,9 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         newest = days_of(context)[-PROFILE_TTL_DAYS:]
         rows = {day: online.sync_profiles(lake, online_store, day) for day in newest}
         for view in online.VIEWS:
-            feature_store.tell_materialized(view.name, _midnight(newest[0]), _midnight(newest[-1], 2))
+            feature_store.tell_materialized(
+                view.name, _midnight(newest[0]), _midnight(newest[-1], 2)
+            )
         tell_rows(context, rows)
         return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values())})
 
@@ -130,8 +135,11 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         cutoff = _midnight(lake.days("transactions")[-1], 1)
         loaded = online.load_activity(lake, online_store, settings, cutoff)
         return dg.MaterializeResult(
-            metadata={"keys_loaded": loaded.keys, "events_caught_up": loaded.events,
-                      "cutoff": str(cutoff)}  # fmt: skip
+            metadata={
+                "keys_loaded": loaded.keys,
+                "events_caught_up": loaded.events,
+                "cutoff": str(cutoff),
+            }  # fmt: skip
         )
 
     return [profiles, activity_windows, feature_registry, online_profiles, online_activity]

@@ -7,23 +7,21 @@ about data and appear as checks; an exception in here means broken code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import dagster as dg
-import pyarrow as pa
+from switchyard.fraud.sources import Source
 
 from assets.fraud.describe import OWNERS, days_of, schema, tell_rows
-from switchyard.errors import SourceError
 from switchyard.fraud import expectations
 from switchyard.fraud.columns import LABEL, TRANSACTION
-from switchyard.fraud.ingest import ingest, labels_of
-from switchyard.fraud.sources import Source
+from switchyard.fraud.landing import Landed, Validated, land_raw, validate_days
 from switchyard.lake import Lake
 from switchyard.settings import Settings
 
 GROUP = "transactions"
-REPEAT_DAYS = 35
-"""An id seen within so many days is a repeat."""
+QUARANTINE_LIMIT = 0.01
+"""Share of rows set aside above which somebody should look."""
 
 
 def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -57,24 +55,13 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         lake: dg.ResourceParam[Lake],
         source: dg.ResourceParam[Source],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        rows: dict[date, int] = {}
-        unreadable: dict[str, str] = {}
-        for day in days_of(context):
-            try:
-                raw = source.read(day)
-            except SourceError as error:
-                unreadable[day.isoformat()] = str(error)
-                lake.drop("raw_transactions", day)
-                continue
-            lake.write("raw_transactions", day, raw.transactions)
-            lake.write("raw_labels", day, raw.labels)
-            rows[day] = raw.transactions.num_rows
-        tell_rows(context, rows)
+        landed = land_raw(source, lake, days_of(context))
+        tell_rows(context, landed.rows)
         yield dg.MaterializeResult(
             asset_key="raw_transactions",
-            metadata={"dagster/row_count": sum(rows.values()), "unreadable": unreadable},
+            metadata={"dagster/row_count": sum(landed.rows.values())},
         )
-        yield _readable(rows, unreadable)
+        yield _readable(landed)
 
     @dg.multi_asset(
         name="ingest_transactions",
@@ -126,68 +113,35 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         lake: dg.ResourceParam[Lake],
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        clean, bad, reasons = _ingest_days(context, lake, settings)
-        for name, rows in (("transactions", clean), ("quarantine", bad), ("labels", clean)):
-            tell_rows(context, rows, asset=name)
-        counts = {"dagster/row_count": sum(clean.values())}
-        yield dg.MaterializeResult(asset_key="transactions", metadata=counts)
-        yield dg.MaterializeResult(
-            asset_key="quarantine",
-            metadata={"dagster/row_count": sum(bad.values()), "reasons": reasons},
+        found = validate_days(
+            lake, days_of(context), now=datetime.now(UTC), currency=settings.currency
         )
-        yield dg.MaterializeResult(asset_key="labels", metadata=counts)
-        yield _meets_expectations(lake, sorted(clean))
-        yield _few_quarantined(sum(clean.values()), sum(bad.values()), reasons)
+        for name, rows in (
+            ("transactions", found.clean),
+            ("quarantine", found.quarantined),
+            ("labels", found.clean),
+        ):
+            tell_rows(context, rows, asset=name)
+            yield dg.MaterializeResult(
+                asset_key=name, metadata={"dagster/row_count": sum(rows.values())}
+            )
+        yield _meets_expectations(lake, sorted(found.clean))
+        yield _few_quarantined(found)
 
     return [raw_transactions, transactions]
 
 
-def _readable(rows: dict[date, int], unreadable: dict[str, str]) -> dg.AssetCheckResult:
+def _readable(landed: Landed) -> dg.AssetCheckResult:
     """Blocks what is downstream only if no day of the run could be read."""
+    severity = dg.AssetCheckSeverity.WARN if landed.rows else dg.AssetCheckSeverity.ERROR
     return dg.AssetCheckResult(
         asset_key="raw_transactions",
         check_name="every_file_is_readable",
-        passed=not unreadable,
-        severity=dg.AssetCheckSeverity.WARN if rows else dg.AssetCheckSeverity.ERROR,
-        description="; ".join(f"{day}: {why}" for day, why in unreadable.items()) or None,
-        metadata={"days_read": len(rows), "days_unreadable": len(unreadable)},
+        passed=not landed.unreadable,
+        severity=severity,
+        description="; ".join(f"{day}: {why}" for day, why in landed.unreadable.items()) or None,
+        metadata={"days_read": len(landed.rows), "days_unreadable": len(landed.unreadable)},
     )
-
-
-def _ingest_days(
-    context: dg.AssetExecutionContext, lake: Lake, settings: Settings
-) -> tuple[dict[date, int], dict[date, int], dict[str, int]]:
-    """Validate each landed day; returns clean and quarantined rows by day, and counts by reason."""
-    clean: dict[date, int] = {}
-    bad: dict[date, int] = {}
-    reasons: dict[str, int] = {}
-    for day in days_of(context):
-        if not lake.has("raw_transactions", day):
-            for table in ("transactions", "quarantine", "labels"):
-                lake.drop(table, day)
-            continue
-        result = ingest(
-            lake.read("raw_transactions", day),
-            day,
-            seen=_ids_before(lake, day),
-            now=datetime.now(UTC),
-            currency=settings.currency,
-        )
-        lake.write("transactions", day, result.clean)
-        lake.write("quarantine", day, result.quarantined)
-        lake.write("labels", day, labels_of(result.clean, lake.read("raw_labels", day)))
-        clean[day], bad[day] = result.clean.num_rows, result.quarantined.num_rows
-        for entry in result.quarantined["reason"].value_counts().to_pylist():
-            reasons[entry["values"]] = reasons.get(entry["values"], 0) + entry["counts"]
-    return clean, bad, reasons
-
-
-def _ids_before(lake: Lake, day: date) -> pa.ChunkedArray:
-    """Ids of the days before ``day`` within which an id must not come again."""
-    start, end = day - timedelta(days=REPEAT_DAYS), day - timedelta(days=1)
-    if not lake.paths("transactions", start, end):
-        return pa.chunked_array([], type=pa.string())
-    return lake.read("transactions", start, end, ["transaction_id"])["transaction_id"]
 
 
 def _meets_expectations(lake: Lake, days: Sequence[date]) -> dg.AssetCheckResult:
@@ -196,7 +150,7 @@ def _meets_expectations(lake: Lake, days: Sequence[date]) -> dg.AssetCheckResult
             asset_key="transactions",
             check_name="transactions_meet_expectations",
             passed=False,
-            description="no day of this run could be ingested: raw_transactions has none of them",
+            description="no day of this run is landed: materialize 'raw_transactions' for it first",
         )
     results = expectations.validate(lake.read("transactions", days[0], days[-1]))
     failed = [r for r in results if not r.success]
@@ -212,13 +166,16 @@ def _meets_expectations(lake: Lake, days: Sequence[date]) -> dg.AssetCheckResult
     )
 
 
-def _few_quarantined(clean: int, bad: int, reasons: dict[str, int]) -> dg.AssetCheckResult:
-    share = bad / max(1, clean + bad)
+def _few_quarantined(found: Validated) -> dg.AssetCheckResult:
+    bad = sum(found.quarantined.values())
+    rows = bad + sum(found.clean.values())
+    share = bad / max(1, rows)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in found.reasons.most_common())
     return dg.AssetCheckResult(
         asset_key="quarantine",
         check_name="few_rows_are_quarantined",
-        passed=share <= 0.01,
+        passed=share <= QUARANTINE_LIMIT,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{bad} of {clean + bad} rows were set aside",
-        metadata={"share": share, "reasons": reasons},
+        description=f"{bad} of {rows} rows were set aside{': ' + reasons if reasons else ''}",
+        metadata={"share": share, "reasons": dict(found.reasons)},
     )

@@ -1,0 +1,134 @@
+"""Stage 'training': the training set from Feast's point-in-time join, and the two models.
+
+Splitting, fitting and calibrating are ``switchyard.learning``; a label that was not known is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
+
+import dagster as dg
+
+from assets.fraud.describe import OWNERS, schema
+from assets.ports import FeatureStore
+from switchyard.fraud.columns import FEATURES, names
+from switchyard.fraud.dataset import Dataset, dataset_of
+from switchyard.lake import Lake
+from switchyard.learning.fitting import Fitted, fit
+from switchyard.learning.models import GradientBoosting, LogisticRegression, Model
+from switchyard.learning.splits import Split, lifecycle_split
+from switchyard.settings import Settings
+
+GROUP = "training"
+PSI_LIMIT = 0.25
+"""A feature whose distribution moved by more than this since the window before is worth a look."""
+
+
+def assets() -> list[dg.AssetsDefinition]:
+    """The stage's assets."""
+
+    @dg.multi_asset(
+        name="build_training_set",
+        group_name=GROUP,
+        specs=[
+            dg.AssetSpec(
+                "training_set",
+                deps=["customer_profiles", "terminal_profiles", "activity_windows", "feature_registry",
+                      "labels"],
+                description="One row per transaction: the vector as it could be known at its moment, by "
+                "Feast's point-in-time join, and the verdict where it is known by now.",
+                owners=OWNERS,
+                kinds={"feast", "parquet"},
+                metadata=schema(FEATURES),
+            )
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                "vectors_meet_expectations",
+                asset="training_set",
+                description="Every feature lies in the plausible range of the columns table.",
+                blocking=True,
+            ),
+            dg.AssetCheckSpec(
+                "features_resemble_the_window_before",
+                asset="training_set",
+                description="Evidently's PSI of the newest week against the week before.",
+            ),
+        ],
+    )  # fmt: skip
+    def training_set(
+        lake: dg.ResourceParam[Lake],
+        settings: dg.ResourceParam[Settings],
+        feature_store: dg.ResourceParam[FeatureStore],
+    ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        days = lake.days("transactions")
+        as_of = datetime.combine(days[-1] + timedelta(days=1), time(), UTC)
+        rows = lake.read("transactions", days[0], days[-1])
+        data = dataset_of(lake, rows, feature_store.historical(rows), as_of)
+        data.save(settings.training / "training_set.parquet")
+        yield dg.MaterializeResult(
+            asset_key="training_set",
+            metadata={
+                "dagster/row_count": len(data),
+                "verdicts_known": int((data.is_fraud >= 0).sum()),
+                "fraud_share": data.fraud_share,
+                "as_of": str(as_of),
+            },
+        )
+        yield _vectors_meet_expectations(data)
+        yield _resembles_window_before(data, settings, as_of)
+
+    def model_asset(kind: type[Model], description: str, kinds: set[str]) -> dg.AssetsDefinition:
+        @dg.asset(
+            name=kind.name,
+            group_name=GROUP,
+            deps=["training_set"],
+            description=description,
+            owners=OWNERS,
+            kinds=kinds,
+            required_resource_keys={"mlflow"},
+        )
+        def model(
+            context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+        ) -> dg.MaterializeResult:
+            fitted = fit_model(kind, settings)
+            fitted.save(settings.training / kind.name)
+            mlflow = context.resources.mlflow
+            mlflow.log_params({f"{kind.name}.{k}": v for k, v in fitted.record.items()})
+            return dg.MaterializeResult(metadata={k: str(v) for k, v in fitted.record.items()})
+
+        return model
+
+    return [
+        training_set,
+        model_asset(
+            LogisticRegression,
+            "The baseline, and the fallback that every release carries: a calibrated logistic regression.",
+            {"scikitlearn"},
+        ),
+        model_asset(
+            GradientBoosting,
+            "The candidate: calibrated gradient-boosted trees, stopped early on the validation window.",
+            {"xgboost"},
+        ),
+    ]
+
+
+def fit_model(kind: type[Model], settings: Settings) -> Fitted:
+    """Fit ``kind`` on the home's training set, split in time."""
+    data = Dataset.load(settings.training / "training_set.parquet")
+    return fit(
+        kind,
+        data.rows(),
+        split_of(data, settings),
+        columns=names(FEATURES),
+        seed=settings.seed,
+        review_share=settings.review_share,
+        block_precision=settings.block_precision,
+    )
+
+
+def split_of(data: Dataset, settings: Settings) -> Split:
+    """Train, gap, validation and test windows of the home's training set."""
+    return lifecycle_split(data.start, data.as_of, settings.label_delay_days, settings.test_days)

@@ -1,0 +1,191 @@
+"""Every bar at full size: one JSON line per bar, resumable (a bar that is in the file is not run again).
+
+Run ``make acceptance``, or ``python -m benchmarks.acceptance [BAR ...] [--again]``. The Handbook bars need
+the Handbook's transactions (``--handbook``, default ``../shared/data/handbook``) and its protocol.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.demo import SWITCHYARD, demo
+
+ROOT = Path(__file__).resolve().parents[1]
+Bar = Callable[["Bench"], dict[str, Any]]
+
+
+class Bench:
+    """Where the bars work: a folder of their own, and the outside data."""
+
+    def __init__(self, folder: Path, handbook: Path) -> None:
+        self.folder = folder
+        self.handbook = handbook
+        self.protocol = handbook.parents[1] / "peers" / "handbook_protocol.py"
+
+    def home(self, name: str) -> Path:
+        """A fresh home."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return self.folder / name
+
+    def switchyard(self, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SWITCHYARD, *arguments], env=os.environ | {"SWITCHYARD_HOME": str(home)},
+            check=True, text=True, capture_output=True,
+        )  # fmt: skip
+
+
+def demo_simulator(bench: Bench) -> dict[str, Any]:
+    """The demo on simulated transactions: under 120 s, 60 days, 300,000 transactions, parity."""
+    figures = demo(bench.home("demo"))
+    rows = figures["ingest_transactions"]["transactions"]
+    differences = figures["replay_and_recompute"]["differences"]
+    return {
+        "seconds": figures["seconds_in_all"], "transactions": rows, "differences": differences,
+        "reached": figures["seconds_in_all"] < 120 and rows >= 300_000 and differences == 0,
+    }  # fmt: skip
+
+
+def demo_handbook(bench: Bench) -> dict[str, Any]:
+    """The same on 60 days of the Handbook's transactions."""
+    options = ("--source", "handbook", "--data", str(bench.handbook), "--days", "60")
+    figures = demo(bench.home("demo-handbook"), *options)
+    differences = figures["replay_and_recompute"]["differences"]
+    return {
+        "seconds": figures["seconds_in_all"], "differences": differences,
+        "transactions": figures["ingest_transactions"]["transactions"], "reached": differences == 0,
+    }  # fmt: skip
+
+
+def _backtest(bench: Bench, least: float, *options: str) -> dict[str, Any]:
+    predictions = bench.folder / "predictions.parquet"
+    bench.switchyard(
+        bench.folder / "backtest", "backtest", "--source", "handbook", "--data", str(bench.handbook),
+        "--train-start", "2018-07-25", "--predictions", str(predictions), *options,
+    )  # fmt: skip
+    assessed = subprocess.run(
+        [sys.executable, str(bench.protocol), str(bench.handbook), str(predictions)],
+        check=True, text=True, capture_output=True,
+    )  # fmt: skip
+    figures: dict[str, Any] = json.loads(assessed.stdout)
+    return figures | {"least": least, "reached": figures["average_precision"] >= least}
+
+
+def backtest_seven_days(bench: Bench) -> dict[str, Any]:
+    """Average precision of the book's test week, trained on its 7 days."""
+    return _backtest(bench, 0.66)
+
+
+def backtest_all_history(bench: Bench) -> dict[str, Any]:
+    """The same, trained on everything before."""
+    return _backtest(bench, 0.70, "--history-days", "0")
+
+
+def replay_100k(bench: Bench) -> dict[str, Any]:
+    """100,000 transactions over 16 connections, 1 % repeated, 1 % late, nights with a sync under way."""
+    home = bench.home("replay")
+    environment = {"SWITCHYARD_HOME": str(home)}
+    os.environ.update(environment)
+    figures = bench.folder / "replay.json"
+    try:
+        bench.switchyard(home, "demo")
+        bench.switchyard(
+            home, "replay", "--from", "2026-03-03", "--to", "2026-03-30", "--connections", "16",
+            "--repeat", "0.01", "--late", "0.01", "--limit", "100000", "--json", str(figures),
+        )  # fmt: skip
+    finally:
+        bench.switchyard(home, "down")
+    answer: dict[str, Any] = json.loads(figures.read_text())
+    enough = answer["transactions"] >= 100_000 and answer["syncs"] >= 2
+    return answer | {"reached": answer["differences"] == 0 and enough}
+
+
+def features(bench: Bench) -> dict[str, Any]:
+    """Profiles and training windows of all Handbook days, and ten times the customers."""
+    figures = bench.folder / "features.json"
+    bench.switchyard(
+        bench.folder / "features",
+        "bench",
+        "features",
+        "--data",
+        str(bench.handbook),
+        "--json",
+        str(figures),
+    )
+    answer: dict[str, Any] = json.loads(figures.read_text())
+    return answer
+
+
+def same_release(bench: Bench) -> dict[str, Any]:
+    """Same seed, same input: the same release id in a new home."""
+    ids = [demo(bench.home(f"same{i}"))["release_and_deploy"]["release"] for i in range(2)]
+    return {"releases": ids, "reached": len(set(ids)) == 1}
+
+
+def killed_anywhere(bench: Bench, kills: int = 8) -> dict[str, Any]:
+    """SIGKILL at random moments, then once to the end: the same release, nothing half-written left."""
+    expected = demo(bench.home("unkilled"))["release_and_deploy"]["release"]
+    home, rng = bench.home("killed"), random.Random(7)
+    environment = os.environ | {"SWITCHYARD_HOME": str(home)}
+    moments = sorted(rng.uniform(3, 80) for _ in range(kills))
+    for moment in moments:
+        process = subprocess.Popen([SWITCHYARD, "demo"], env=environment, stdout=subprocess.DEVNULL)
+        time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    figures = demo(home)
+    left = [str(p) for p in home.rglob("*.part")]
+    release = figures["release_and_deploy"]["release"]
+    same = release == expected and figures["replay_and_recompute"]["differences"] == 0
+    return {"killed_after_s": [round(m, 1) for m in moments], "half_written": left,
+            "release": release, "expected": expected, "reached": same and not left}  # fmt: skip
+
+
+BARS: dict[str, Bar] = {
+    bar.__name__: bar
+    for bar in (
+        demo_simulator, demo_handbook, backtest_seven_days, backtest_all_history, replay_100k,
+        features, same_release, killed_anywhere,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bars", nargs="*", choices=[*BARS, []], help="default: all")
+    parser.add_argument("--again", action="store_true", help="run bars that are in the file, too")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".switchyard" / "acceptance")
+    parser.add_argument(
+        "--handbook", type=Path, default=ROOT.parent / "shared" / "data" / "handbook"
+    )
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    results = given.folder / "results.jsonl"
+    known = (
+        {json.loads(line)["bar"] for line in results.read_text().splitlines()}
+        if results.exists()
+        else set()
+    )
+    bench = Bench(given.folder, given.handbook)
+    for name in given.bars or BARS:
+        if name in known and not given.again:
+            print(f"{name}: in {results} already (--again runs it again)")
+            continue
+        line = json.dumps({"bar": name, **BARS[name](bench)}, default=str)
+        with results.open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
