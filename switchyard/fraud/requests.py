@@ -1,0 +1,182 @@
+"""Bodies of the decision service, read strictly: a transaction to decide or take in, a verdict.
+
+Every refusal is a RequestError with its status and, where there is one, the field. Here: JSON to typed
+values, checked. Not here: HTTP, keys, what is done with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from switchyard.errors import InputError, RequestError
+from switchyard.fraud.columns import CHANNELS
+from switchyard.fraud.countries import COUNTRIES
+from switchyard.fraud.money import minor_units, parse_amount
+
+FUTURE_LIMIT = timedelta(minutes=5)
+"""How far a client's clock may be ahead of the service's."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+Id = Annotated[str, Meta(min_length=1, max_length=128)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Body = TypeVar("Body")
+
+
+class TransactionBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What a client sends of a transaction. ``amount`` stays raw: it is parsed exactly, not as a float."""
+
+    transaction_id: Id
+    customer_id: Id
+    terminal_id: Id
+    amount: msgspec.Raw
+    event_timestamp: Moment
+    currency: str | None = None
+    customer_country: str | None = None
+    terminal_country: str | None = None
+    device_id: Id | None = None
+    channel: str | None = None
+    merchant_category: Annotated[str, Meta(pattern=r"^[0-9]{4}\Z")] | None = None
+
+
+class LabelBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What an investigator sends of a verdict; ``label_available_at`` is now, unless it is given."""
+
+    transaction_id: Id
+    customer_id: Id
+    terminal_id: Id
+    event_timestamp: Moment
+    is_fraud: bool
+    label_available_at: Moment | None = None
+
+
+class Transaction(msgspec.Struct, frozen=True, dict=True):
+    """One transaction as the journal holds it: the TRANSACTION columns, the time in microseconds."""
+
+    transaction_id: str
+    customer_id: str
+    terminal_id: str
+    amount_minor: int
+    currency: str
+    event_timestamp_us: int
+    customer_country: str | None
+    terminal_country: str | None
+    device_id: str | None
+    channel: str | None
+    merchant_category: str | None
+
+    @cached_property
+    def digest(self) -> bytes:
+        """16 bytes that are equal for equal transactions, however their bodies were written."""
+        return hashlib.blake2b(_encode(self), digest_size=16).digest()
+
+
+class Label(msgspec.Struct, frozen=True):
+    """One verdict as the journal holds it, times in microseconds."""
+
+    transaction_id: str
+    customer_id: str
+    terminal_id: str
+    event_timestamp_us: int
+    is_fraud: bool
+    label_available_at_us: int
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_transaction = msgspec.json.Decoder(TransactionBody).decode
+_decode_label = msgspec.json.Decoder(LabelBody).decode
+
+
+class Parser:
+    """Reads bodies for one home: its currency, and whether times may lie in the future."""
+
+    def __init__(self, currency: str, *, future_limit: timedelta | None = FUTURE_LIMIT) -> None:
+        self._currency = currency
+        self._future_limit = future_limit
+        self.minor_units = minor_units(currency)
+
+    def transaction(self, body: bytes, now: datetime) -> Transaction:
+        """Raises RequestError: 400 for what is no JSON, 422 naming the field for what is wrong."""
+        sent = _read(_decode_transaction, body)
+        if (sent.currency or self._currency) != self._currency:
+            _refuse("currency", f"is {sent.currency!r}; this service decides in {self._currency}")
+        _check_country("customer_country", sent.customer_country)
+        _check_country("terminal_country", sent.terminal_country)
+        if sent.channel is not None and sent.channel not in CHANNELS:
+            _refuse("channel", f"is {sent.channel!r}; it must be one of {', '.join(CHANNELS)}")
+        return Transaction(
+            transaction_id=sent.transaction_id,
+            customer_id=sent.customer_id,
+            terminal_id=sent.terminal_id,
+            amount_minor=self._amount(sent.amount),
+            currency=self._currency,
+            event_timestamp_us=self._micros("event_timestamp", sent.event_timestamp, now),
+            customer_country=sent.customer_country,
+            terminal_country=sent.terminal_country,
+            device_id=sent.device_id,
+            channel=sent.channel,
+            merchant_category=sent.merchant_category,
+        )
+
+    def label(self, body: bytes, now: datetime) -> Label:
+        """Raises RequestError as :meth:`transaction` does."""
+        sent = _read(_decode_label, body)
+        return Label(
+            transaction_id=sent.transaction_id,
+            customer_id=sent.customer_id,
+            terminal_id=sent.terminal_id,
+            event_timestamp_us=self._micros("event_timestamp", sent.event_timestamp, now),
+            is_fraud=sent.is_fraud,
+            label_available_at_us=self._micros(
+                "label_available_at", sent.label_available_at or now, now
+            ),
+        )
+
+    def _amount(self, raw: msgspec.Raw) -> int:
+        literal = bytes(raw).strip()
+        if literal[:1] not in b'-0123456789"' or not literal:
+            _refuse("amount", "must be a decimal number, or one in a string")
+        text = msgspec.json.decode(literal, type=str) if literal[:1] == b'"' else literal.decode()
+        try:
+            return parse_amount(text, self._currency)
+        except InputError as error:
+            raise RequestError(str(error), field="amount") from None
+
+    def _micros(self, field: str, moment: datetime, now: datetime) -> int:
+        if moment < EPOCH:
+            _refuse(field, "lies before 1970")
+        if self._future_limit is not None and moment > now + self._future_limit:
+            _refuse(
+                field,
+                f"lies in the future: the service's clock says {now:%Y-%m-%dT%H:%M:%SZ}, and at most "
+                f"{self._future_limit.total_seconds():.0f} s ahead of it are taken for clock skew",
+            )
+        return (moment - EPOCH) // _MICROSECOND
+
+
+def _read(decode: Any, body: bytes) -> Any:
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        named = re.search("field `([^`]+)`", message)
+        field = named.group(1) if named else path.strip("`.").split("[")[0] or None
+        raise RequestError(message, field=field) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body is not JSON: {error}", status=400) from None
+
+
+def _check_country(field: str, country: str | None) -> None:
+    if country is not None and country not in COUNTRIES:
+        _refuse(field, f"is {country!r}; it must be an ISO 3166 alpha-2 code, such as 'FR'")
+
+
+def _refuse(field: str, what: str) -> NoReturn:
+    raise RequestError(f"{field} {what}", field=field)

@@ -1,0 +1,96 @@
+"""The edge of the decision service: one route is a body read within bounds, a key checked, one answer.
+
+Plain ASGI, so that any server can carry it. Here: bodies, keys, statuses. Not here: what a body means
+(the use case parses it) and what is answered (``engine``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from switchyard.errors import JournalError, RequestError, StoreError
+from switchyard.serving.keys import ApiKeys, Role, is_loopback
+from switchyard.serving.replies import Answer, error_answer
+
+MAX_BODY_BYTES = 64 * 1024
+"""Longest body of a single request."""
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Handle = Callable[[bytes], Awaitable[Answer]]
+
+_log = logging.getLogger(__name__)
+_JSON = (b"content-type", b"application/json")
+
+
+class Route:
+    """One POST route as an ASGI application: ``await handle(body)`` for callers that may have it."""
+
+    def __init__(self, handle: Handle, role: Role) -> None:
+        self._handle = handle
+        self._role: Role = role
+        self.keys = ApiKeys()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, await self._answer(scope, receive))
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        try:
+            self._admit(scope)
+            return await self._handle(await read_body(scope, receive))
+        except RequestError as error:
+            return error_answer(error)
+        except (JournalError, StoreError) as error:
+            _log.error("%s", error)
+            return error_answer(RequestError(_UNAVAILABLE, status=503))
+        except Exception:  # the entry point: the caller gets the one error shape, the log the trace
+            _log.exception("%s failed", scope["path"])
+            return error_answer(RequestError("the service failed; its log says why", status=500))
+
+    def _admit(self, scope: Scope) -> None:
+        if self.keys.hashed:
+            self.keys.check(header(scope, b"authorization"), self._role)
+        elif (server := scope.get("server")) and not is_loopback(server[0]):
+            raise RequestError("off loopback this service needs API keys, it has none", status=403)
+
+
+_UNAVAILABLE = "this can't be recorded just now, so it was not decided or taken in; send it again"
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The value of the first header of that (lower-case) name."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    return next((value for key, value in headers if key == name), None)
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes:
+    """The whole body. Raises RequestError 413 beyond ``limit`` bytes, however they are sent."""
+    declared = header(scope, b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RequestError("the body ended too soon", status=400)
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+async def respond(send: Send, answer: Answer) -> None:
+    length = (b"content-length", str(len(answer.body)).encode())
+    await send(
+        {"type": "http.response.start", "status": answer.status, "headers": [_JSON, length]}
+    )
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(f"the body is longer than {limit} bytes", status=413)
