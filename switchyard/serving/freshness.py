@@ -1,0 +1,44 @@
+"""How old a profile may be: one rule, equal to Feast's offline ttl whenever the syncs are on time.
+
+All times are microseconds since 1970, in event time; available_at is the moment from which a day's
+profile counts. Not here: reading the times (``online_store``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ProfileState = Literal["current", "stale", "expired"]
+
+PERIOD_US = 86_400_000_000
+"""A view is synced once a day."""
+OVERDUE_LIMIT_US = 7 * PERIOD_US
+"""How long after a missed sync the last known profiles are still used."""
+
+
+def profile_state(available_at: int, moment: int, synced_through: int, ttl_us: int) -> ProfileState:
+    """What a stored profile of ``available_at`` is to a transaction at ``moment``.
+
+    ``synced_through`` is the newest available_at whose sync is complete (MISSING: none known; a row is
+    then its own witness). 'current': no newer one can be due, so it is the one that training would have
+    joined. 'stale': the next sync was due before ``moment`` and is not complete; the row is judged as of
+    that time, and used. 'expired': older than ``ttl_us`` (or not there at all, available_at MISSING), or
+    the next sync is overdue by more than OVERDUE_LIMIT_US; the defaults apply. A late transaction may
+    meet a profile from after its own moment: 'current', since nothing newer is missing.
+
+    >>> day = PERIOD_US
+    >>> profile_state(10 * day, 10 * day + 5, 10 * day, 2 * day)
+    'current'
+    >>> profile_state(9 * day, 10 * day + 5, 10 * day, 2 * day)  # the key has been quiet for a day
+    'current'
+    >>> profile_state(10 * day, 11 * day + 5, 10 * day, 2 * day)  # the sync of day 11 is late
+    'stale'
+    >>> profile_state(8 * day, 10 * day + 5, 10 * day, 2 * day)
+    'expired'
+    """
+    next_due = max(available_at, synced_through) + PERIOD_US
+    if available_at < min(moment, next_due) - ttl_us:
+        return "expired"
+    if moment < next_due:
+        return "current"
+    return "stale" if moment - next_due <= OVERDUE_LIMIT_US else "expired"

@@ -1,0 +1,170 @@
+"""What one trip to the online store asks and brings: plain tuples, and the reading of the replies.
+
+Something unreadable under one key is that key's trouble; whatever concerns the whole store is a StoreError.
+Not here: keys and commands (``online_store``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from switchyard.errors import StoreError
+from switchyard.serving.feast_format import MISSING, Ints, View, decode_row, decode_time
+
+
+class Claim(NamedTuple):
+    """The wish to decide a transaction. ``token`` (16 bytes) names the asking request, ``digest`` (16
+    bytes) the body; the same token may claim again."""
+
+    transaction_id: str
+    token: bytes
+    digest: bytes
+
+
+class Claimed(NamedTuple):
+    """What came of a claim.
+
+    'new': ours, never seen. 'lapsed': ours, after a claim that never got its reply (look the id up in the
+    journal before deciding). 'busy': another one is deciding it. 'stored': decided, with ``reply``.
+    ``digest`` is that of the earlier body, b"" where there is none; if it differs from ours, the same id
+    came with another body.
+    """
+
+    state: Literal["new", "lapsed", "busy", "stored"]
+    digest: bytes = b""
+    reply: bytes = b""
+
+
+class Wanted(NamedTuple):
+    """What to read for one transaction: an entity for each view, in the views' order, and its claim."""
+
+    entities: tuple[str, ...]
+    claim: Claim | None = None
+
+
+class Trip(NamedTuple):
+    """What one read brought for n transactions; profiles, times and activity by view, in their order.
+
+    ``profiles``: int64[n, features], MISSING for null and for all of an absent profile.
+    ``available_at``: int64[n], microseconds, MISSING for an absent profile. ``activity``: n blobs, b"" for
+    none. ``synced_through``: newest available_at whose sync is complete, MISSING for none. ``damaged``:
+    the transactions for which something unreadable was stored; it reads as absent, a claim as 'lapsed'.
+    """
+
+    profiles: tuple[Ints, ...]
+    available_at: tuple[Ints, ...]
+    activity: tuple[list[bytes], ...]
+    claims: list[Claimed | None]
+    synced_through: tuple[int, ...]
+    damaged: frozenset[int]
+
+
+class Append(NamedTuple):
+    """One event (48 bytes, the number left open) for the activity of an owner's entity."""
+
+    owner: str
+    entity: str
+    record: bytes
+
+
+class Reply(NamedTuple):
+    """The reply to store for a transaction id and body."""
+
+    transaction_id: str
+    digest: bytes
+    body: bytes
+
+
+class Written(NamedTuple):
+    """What one write brought.
+
+    ``numbers``: each append's sequence number (the old one if the event was there), 0 where refused.
+    ``earlier``: for each reply the one that was stored before and stays, else None. ``refused``: the
+    store's words for what it did not take (something else lies under that key).
+    """
+
+    numbers: list[int]
+    earlier: list[Claimed | None]
+    refused: tuple[str, ...]
+
+
+def fit(replies: list[object]) -> list[object]:
+    """The replies, unless one says that the whole store can't be used: then StoreError."""
+    for reply in replies:
+        if isinstance(reply, Exception) and not str(reply).startswith(_OF_ONE_KEY):
+            raise StoreError(f"the online store answers: {reply}")
+    return replies
+
+
+_OF_ONE_KEY = ("WRONGTYPE", "ERR")
+
+
+def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[object]) -> Trip:
+    """The replies of one read: for each transaction a profile and a blob per view, then its claim, if it
+    made one; at the end one mark per view."""
+    answers = iter(fit(replies))
+    rows: list[list[list[int]]] = [[] for _ in views]
+    times: list[list[int]] = [[] for _ in views]
+    activity: list[list[bytes]] = [[] for _ in views]
+    claims: list[Claimed | None] = []
+    damaged: set[int] = set()
+    for i, each in enumerate(wanted):
+        for v, view in enumerate(views):
+            moment, row, fine = _profile(view, next(answers))
+            blob = next(answers)
+            times[v].append(moment)
+            rows[v].append(row)
+            activity[v].append(blob if isinstance(blob, bytes) else b"")
+            if not fine or not isinstance(blob, bytes | None):
+                damaged.add(i)
+        claim = claimed(next(answers)) if each.claim is not None else None
+        if each.claim is not None and claim is None:
+            damaged.add(i)
+            claim = Claimed("lapsed")
+        claims.append(claim)
+    return Trip(
+        tuple(
+            np.array(matrix, np.int64).reshape(len(wanted), len(view.features))
+            for view, matrix in zip(views, rows, strict=True)
+        ),
+        tuple(np.array(column, np.int64) for column in times),
+        tuple(activity),
+        claims,
+        tuple(mark_of(mark) for mark in answers),
+        frozenset(damaged),
+    )
+
+
+def _profile(view: View, reply: object) -> tuple[int, list[int], bool]:
+    """Time, values and whether they could be read; all MISSING where they could not."""
+    absent = [MISSING] * len(view.features)
+    if not isinstance(reply, list) or len(reply) != len(view.features) + 1:
+        return MISSING, absent, False
+    try:
+        moment = decode_time(reply[0])
+        return moment, absent if moment == MISSING else decode_row(reply[1:]), True
+    except (StoreError, TypeError):
+        return MISSING, absent, False
+
+
+def claimed(answer: object) -> Claimed | None:
+    """The reply of a claim, or of storing a reply; None for anything else."""
+    if not isinstance(answer, bytes):
+        return None
+    kind, digest = answer[:1], answer[1:17]
+    if kind == b"r":
+        return Claimed("stored", digest, answer[17:])
+    if kind in (b"x", b"b"):
+        return Claimed("lapsed" if kind == b"x" else "busy", digest)
+    return Claimed("new") if answer == b"n" else None
+
+
+def mark_of(answer: object) -> int:
+    """A stored time in microseconds, MISSING for none. Raises StoreError."""
+    try:
+        return MISSING if answer is None else int(answer)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise StoreError(f"the online store holds {answer!r} where a time should be") from None

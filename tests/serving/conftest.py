@@ -1,0 +1,25 @@
+"""One embedded Valkey for the tests of this folder; each test has a project, so keys, of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from switchyard.serving import valkey
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home: Path = tmp_path_factory.mktemp("online-store")
+    yield valkey.start(home)
+    valkey.stop(home)
+
+
+@pytest.fixture
+def project() -> str:
+    return f"test{next(_numbers)}"
