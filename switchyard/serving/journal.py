@@ -11,11 +11,12 @@ import contextlib
 import logging
 import os
 import secrets
+import time
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -56,33 +57,46 @@ def unframe(line: bytes) -> Any:
     return _decode(line[9:])
 
 
+def wall_clock_us() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
 class Journal:
     """The segments that this process writes below ``folder``. Not thread-safe: one writer thread.
 
-    ``clock`` gives the wall clock in microseconds since the epoch (it names segments). With ``fsync``
-    'never' a record survives the death of the process, with 'always' that of the machine.
+    Without ``fsync`` a record survives the death of the process, with it that of the machine. ``clock``
+    (microseconds since the epoch) names the segments.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        clock: Callable[[], int],
-        fsync: Literal["never", "always"] = "never",
+        fsync: bool = False,
         segment_bytes: int = SEGMENT_BYTES,
+        clock: Callable[[], int] = wall_clock_us,
     ) -> None:
         self.folder = folder
         self._clock = clock
-        self._fsync = fsync == "always"
+        self._fsync = fsync
         self._segment_bytes = segment_bytes
         self._file = -1
         self._size = 0
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def append(self, records: Sequence[Any]) -> None:
         """Write the records in order with one ``write``; they are all in the journal, or none is.
 
         Raises JournalError if they can't be written (disk full, folder gone); the next call tries anew.
         """
+        if not records:
+            return
         lines = b"".join(map(frame, records))
         try:
             self._write(lines)

@@ -171,7 +171,7 @@ def test_a_folder_that_cannot_be_made_is_a_journal_error(tmp_path: Path) -> None
 
 
 def test_fsync_always_writes_the_same_records(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, clock=ticking(), fsync="always")
+    journal = Journal(tmp_path, clock=ticking(), fsync=True)
 
     journal.append([{"type": "event", "n": 0}])
     journal.close()
@@ -183,7 +183,7 @@ def test_acknowledged_records_survive_a_kill_of_the_process(tmp_path: Path) -> N
     program = (
         "import pathlib, sys\n"
         "from switchyard.serving.journal import Journal\n"
-        "journal = Journal(pathlib.Path(sys.argv[1]), clock=lambda: 1)\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
         "for n in range(10**9):\n"
         "    journal.append([{'type': 'event', 'n': n}])\n"
         "    print(n, flush=True)\n"

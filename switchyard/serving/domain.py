@@ -1,0 +1,83 @@
+"""What the engine has to be told by a use case, and nothing more: the one door between the two.
+
+Here: the interface. Not here: any use case (``switchyard.fraud.online`` is one), nor what the engine does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from switchyard.serving.replies import Decision, Reason, Rung
+from switchyard.serving.trip import Append, Trip
+
+Floats = npt.NDArray[np.float64]
+
+
+class Request(Protocol):
+    """What is decided: it has an id for good, and 16 bytes that are equal for equal content."""
+
+    @property
+    def transaction_id(self) -> str: ...
+
+    @property
+    def digest(self) -> bytes: ...
+
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Vectors of n requests, float64[n, k], and for each what it saw and what was degraded in it.
+
+    ``seen`` goes into the journalled decision as it is: all that a recomputation needs to know.
+    """
+
+    vectors: Floats
+    seen: list[Mapping[str, int | None]]
+    degraded: list[list[Rung]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A decision by rules, for when no model can score, and the rule as its one reason."""
+
+    decision: Decision
+    reason: Reason
+
+
+class Domain(Protocol[R]):
+    """A use case as the engine sees it. All methods are called from the engine's one thread."""
+
+    def entities(self, request: R) -> tuple[str, ...]:
+        """The request's entity of each view of the online store, in the views' order."""
+        ...
+
+    def appends(self, request: R) -> tuple[Append, ...]:
+        """The request as an event of each entity's activity, in the same order."""
+        ...
+
+    def assemble(self, requests: Sequence[R], trip: Trip | None) -> Assembled:
+        """The vectors, from what the read trip brought; without one (None), from the defaults."""
+        ...
+
+    def reasons(self, vector: Floats, contributions: Floats) -> list[Reason]:
+        """The strongest reasons of one decision: float64[k] and its contributions, float64[k + 1]."""
+        ...
+
+    def rule(self, request: R) -> Ruling:
+        """What the rules say of it."""
+        ...
+
+    def appended(self, request: Any, kind: str, numbers: Sequence[int | None]) -> Any:
+        """Journal record of the numbers that the request's own events got, None where refused."""
+        ...
+
+    def example(self) -> R:
+        """A made-up request that touches all code, to warm it up; it is never decided or kept."""
+        ...

@@ -1,0 +1,291 @@
+"""The decision engine: a batch of requests in, for each an answer that is already in the journal.
+
+The order is the whole point: read trip -> vectors -> one score call -> reasons -> journal -> write trip ->
+journal (own numbers) -> answers. It knows no use case (``domain``), no HTTP (``http``), no model
+(``judging``). One thread calls it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal
+
+from switchyard.errors import RequestError, StoreError
+from switchyard.serving.domain import Domain, R
+from switchyard.serving.journal import Journal
+from switchyard.serving.judging import Judgement, Scorer, judge
+from switchyard.serving.online_store import OnlineStore
+from switchyard.serving.replies import Answer, Reply, encode, error_answer
+from switchyard.serving.trip import Append, Claim, Claimed, Trip, Wanted, Written
+from switchyard.serving.trip import Reply as StoredReply
+
+Clock = Callable[[], int]
+"""Wall clock in microseconds since the epoch."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[R]):
+    """A request to decide. ``started`` is ``time.perf_counter()`` when its body had arrived."""
+
+    request: R
+    received_us: int
+    started: float
+    token: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Something to take in without deciding: its journal record, and the events it is.
+
+    ``claim`` makes it count once where its content can't (a verdict that is available 'now').
+    """
+
+    subject: Any
+    kind: Literal["transaction", "label"]
+    record: Mapping[str, Any]
+    entities: tuple[str, ...]
+    appends: tuple[Append, ...]
+    answer: bytes
+    claim: Claim | None = None
+
+
+class Busy:
+    """Another request is deciding this id just now; ask again shortly."""
+
+
+BUSY = Busy()
+
+
+class Engine(Generic[R]):
+    """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
+
+    A store that is down degrades decisions and never stops them; what is only taken in needs the store.
+    """
+
+    def __init__(
+        self,
+        domain: Domain[R],
+        store: OnlineStore,
+        journal: Journal,
+        release: Scorer,
+        *,
+        variant: str = "champion",
+    ) -> None:
+        self.domain = domain
+        self.store = store
+        self.journal = journal
+        self.release = release
+        self.variant = variant
+
+    def decide(self, asked: Sequence[Asked[R]]) -> list[Answer | Busy]:
+        """One answer for each, in order: the decision, the earlier one again, 409, or BUSY.
+
+        Of two with the same id in one batch the second gets the first's answer; two of the same entity
+        both see what was in the store at the read trip.
+        """
+        firsts: dict[str, Asked[R]] = {}
+        for a in asked:
+            firsts.setdefault(a.request.transaction_id, a)
+        answers = dict(zip(firsts, self._decide_distinct(list(firsts.values())), strict=True))
+        return [
+            answers[a.request.transaction_id]
+            if a.request.digest == firsts[a.request.transaction_id].request.digest
+            else _conflict(a.request.transaction_id)
+            for a in asked
+        ]
+
+    def take_in(self, taken: Sequence[Taken]) -> list[Answer | Busy]:
+        """Journal and append events and verdicts. Raises StoreError if the store can't take them."""
+        answers = self._settled_claims(taken)
+        new = [t for t, answer in zip(taken, answers, strict=True) if answer is None]
+        if new:
+            self.journal.append([t.record for t in new])
+            replies = [StoredReply(t.claim[0], t.claim[2], t.answer) for t in new if t.claim]
+            written = self.store.write([e for t in new for e in t.appends], replies)
+            if written.refused:
+                raise StoreError(f"the online store refused an event: {written.refused[0]}")
+            self._journal_numbers([(t.subject, t.kind, t.appends) for t in new], written)
+        return [answer or Answer(200, t.answer) for t, answer in zip(taken, answers, strict=True)]
+
+    def warm_up(self) -> None:
+        """Run all code but the store's and the journal's once. Raises ReleaseError if no model scores."""
+        example = self.domain.example()
+        vectors = self.domain.assemble([example], None).vectors
+        self.release.score(vectors)
+        self.domain.reasons(vectors[0], self.release.explain(vectors)[0])
+        self.release.fallback_score(vectors)
+
+    def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
+        trip = self._read(asked)
+        settled = [_settled(a, c) for a, c in zip(asked, _claims(trip, len(asked)), strict=True)]
+        rows = [i for i, answer in enumerate(settled) if answer is None]
+        if rows:
+            decided = self._decide_open([asked[i] for i in rows], trip and rows_of(trip, rows))
+            for i, answer in zip(rows, decided, strict=True):
+                settled[i] = answer
+        return [answer for answer in settled if answer is not None]
+
+    def _decide_open(self, asked: list[Asked[R]], trip: Trip | None) -> list[Answer | Busy]:
+        requests = [a.request for a in asked]
+        assembled = self.domain.assemble(requests, trip)
+        judgements = judge(self.release, self.domain, requests, assembled.vectors)
+        replies = [
+            self._reply(a, judgement, degraded)
+            for a, judgement, degraded in zip(asked, judgements, assembled.degraded, strict=True)
+        ]
+        vectors = assembled.vectors.tolist()
+        self.journal.append(
+            [
+                _decision_record(*parts)
+                for parts in zip(asked, replies, vectors, assembled.seen, strict=True)
+            ]
+        )
+        bodies = [encode(reply) for reply in replies]
+        written = self._write(requests, bodies) if trip else None
+        if written is None:
+            return [Answer(200, body) for body in bodies]
+        return [
+            _kept(request, body, earlier)
+            for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
+        ]
+
+    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Any]) -> Reply:
+        return Reply(
+            decision_id=f"{asked.received_us:014x}{secrets.token_hex(9)}",
+            transaction_id=asked.request.transaction_id,
+            score=judgement.score,
+            decision=judgement.decision,
+            reasons=judgement.reasons,
+            release=self.release.id,
+            variant=self.variant,
+            degraded=[*degraded, judgement.rung] if judgement.rung else degraded,
+            latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
+        )
+
+    def _read(self, asked: list[Asked[R]]) -> Trip | None:
+        wanted = [
+            Wanted(
+                self.domain.entities(a.request),
+                Claim(a.request.transaction_id, a.token, a.request.digest),
+            )
+            for a in asked
+        ]
+        try:
+            return self.store.read(wanted)
+        except StoreError as error:
+            _log.warning("deciding without the online store: %s", error)
+            return None
+
+    def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
+        appends = [self.domain.appends(request) for request in requests]
+        replies = [
+            StoredReply(request.transaction_id, request.digest, body)
+            for request, body in zip(requests, bodies, strict=True)
+        ]
+        try:
+            written = self.store.write([event for events in appends for event in events], replies)
+        except StoreError as error:
+            _log.warning("decided, but not in the online store: %s", error)
+            return None
+        for words in written.refused:
+            _log.warning("decided, but the online store refused a part: %s", words)
+        subjects = [(r, "transaction", events) for r, events in zip(requests, appends, strict=True)]
+        self._journal_numbers(subjects, written)
+        return written
+
+    def _journal_numbers(
+        self, subjects: Sequence[tuple[Any, str, tuple[Append, ...]]], written: Written
+    ) -> None:
+        numbers = iter(written.numbers)
+        self.journal.append(
+            [
+                self.domain.appended(subject, kind, [next(numbers) or None for _ in events])
+                for subject, kind, events in subjects
+                if events
+            ]
+        )
+
+    def _settled_claims(self, taken: Sequence[Taken]) -> list[Answer | Busy | None]:
+        claiming = [t for t in taken if t.claim]
+        if not claiming:
+            return [None] * len(taken)
+        trip = self.store.read([Wanted(t.entities, t.claim) for t in claiming])
+        claims = iter(trip.claims)
+        return [_state_of(next(claims)) if t.claim else None for t in taken]
+
+
+def rows_of(trip: Trip, rows: Sequence[int]) -> Trip:
+    """The trip of those of its transactions alone, in that order."""
+    if len(rows) == len(trip.claims):
+        return trip
+    place = {row: i for i, row in enumerate(rows)}
+    return trip._replace(
+        profiles=tuple(matrix[rows] for matrix in trip.profiles),
+        available_at=tuple(times[rows] for times in trip.available_at),
+        activity=tuple([blobs[i] for i in rows] for blobs in trip.activity),
+        claims=[trip.claims[i] for i in rows],
+        damaged=frozenset(place[i] for i in trip.damaged if i in place),
+    )
+
+
+def _decision_record(
+    asked: Asked[Any], reply: Reply, vector: list[float], seen: Mapping[str, int | None]
+) -> dict[str, Any]:
+    return {
+        "type": "decision",
+        "decision_id": reply.decision_id,
+        "transaction": asked.request,
+        "received_at": asked.received_us,
+        "score": reply.score,
+        "decision": reply.decision,
+        "reasons": reply.reasons,
+        "release": reply.release,
+        "variant": reply.variant,
+        "degraded": reply.degraded,
+        "latency_ms": reply.latency_ms,
+        "vector": vector,
+        **seen,
+    }
+
+
+def _claims(trip: Trip | None, count: int) -> list[Claimed | None]:
+    return trip.claims if trip else [None] * count
+
+
+def _settled(asked: Asked[Any], claim: Claimed | None) -> Answer | Busy | None:
+    """The answer that is there already, or None: this one is ours to decide."""
+    if claim and claim.state in ("busy", "stored") and claim.digest != asked.request.digest:
+        return _conflict(asked.request.transaction_id)
+    return _state_of(claim)
+
+
+def _state_of(claim: Claimed | None) -> Answer | Busy | None:
+    if claim and claim.state == "stored":
+        return Answer(200, claim.reply)
+    return BUSY if claim and claim.state == "busy" else None
+
+
+def _kept(request: Any, body: bytes, earlier: Claimed | None) -> Answer:
+    """The answer that counts: another worker's, if it stored one first."""
+    if earlier is None:
+        return Answer(200, body)
+    if earlier.digest != request.digest:
+        return _conflict(request.transaction_id)
+    return Answer(200, earlier.reply)
+
+
+def _conflict(transaction_id: str) -> Answer:
+    return error_answer(
+        RequestError(
+            f"transaction {transaction_id!r} was sent before with another body; a new transaction "
+            "needs an id of its own",
+            status=409,
+            field="transaction_id",
+        )
+    )

@@ -1,0 +1,107 @@
+"""The model ladder: champion, else the release's logistic regression, else rules. Each step down is named.
+
+Here: scores, decisions and reasons of a batch of vectors. Not here: where vectors come from, what is
+done with a decision (``engine``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from switchyard.errors import ReleaseError
+from switchyard.serving.domain import Domain, Floats, R
+from switchyard.serving.replies import Decision, Reason, Rung
+
+_log = logging.getLogger(__name__)
+
+
+class Thresholds(Protocol):
+    """Turns a score into a decision."""
+
+    def decide(self, score: float) -> Decision: ...
+
+
+class Scorer(Protocol):
+    """What the engine needs of a release. Every method raises ReleaseError if its model can't score."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def thresholds(self) -> Thresholds: ...
+
+    def score(self, X: Floats) -> Floats:
+        """Probabilities float64[n] of rows float64[n, k]."""
+        ...
+
+    def explain(self, X: Floats) -> Floats:
+        """Exact contributions in log-odds, float64[n, k + 1], the base last."""
+        ...
+
+    def fallback_score(self, X: Floats) -> Floats:
+        """Probabilities of the fallback model, float64[n]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One vector judged. ``score`` is None where rules decided; ``rung`` None where the champion did."""
+
+    score: float | None
+    decision: Decision
+    reasons: list[Reason]
+    rung: Rung | None = None
+
+
+def judge(
+    release: Scorer, domain: Domain[R], requests: Sequence[R], vectors: Floats
+) -> list[Judgement]:
+    """Judge n vectors float64[n, k] on the highest rung that works for all of them."""
+    try:
+        return _by_champion(release, domain, vectors)
+    except ReleaseError as error:
+        _log.error("the model of release %s can't score: %s", release.id, error)
+    try:
+        return _by_fallback(release, vectors)
+    except ReleaseError as error:
+        _log.error("the fallback model of release %s can't score: %s", release.id, error)
+    return [_by_rules(domain, request) for request in requests]
+
+
+def _by_champion(release: Scorer, domain: Domain[R], vectors: Floats) -> list[Judgement]:
+    scores = _finite(release.score(vectors))
+    decisions = [release.thresholds.decide(score) for score in scores]
+    stopped = [i for i, decision in enumerate(decisions) if decision != "allow"]
+    reasons: dict[int, list[Reason]] = {}
+    if stopped:
+        contributions = release.explain(vectors[stopped])
+        for row, i in enumerate(stopped):
+            reasons[i] = domain.reasons(vectors[i], contributions[row])
+    return [
+        Judgement(score, decision, reasons.get(i, []))
+        for i, (score, decision) in enumerate(zip(scores, decisions, strict=True))
+    ]
+
+
+def _by_fallback(release: Scorer, vectors: Floats) -> list[Judgement]:
+    return [
+        Judgement(score, release.thresholds.decide(score), [], "fallback_logistic")
+        for score in _finite(release.fallback_score(vectors))
+    ]
+
+
+def _by_rules(domain: Domain[R], request: R) -> Judgement:
+    ruling = domain.rule(request)
+    return Judgement(None, ruling.decision, [ruling.reason], "fallback_rules")
+
+
+def _finite(scores: Floats) -> list[float]:
+    if not np.isfinite(scores).all():
+        raise ReleaseError("a score is not finite; the model's files or its code are damaged")
+    listed: list[float] = scores.tolist()
+    return listed

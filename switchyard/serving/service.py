@@ -1,0 +1,104 @@
+"""The running decision service: bodies in, answers out, everything between in one engine thread.
+
+Here: parsing on the event loop, batching, waiting for a transaction that another request is deciding.
+Not here: the order of a decision (``engine``), HTTP (``http``), the use case (``domain``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from switchyard.errors import RequestError, SwitchyardError
+from switchyard.serving.batching import Batcher
+from switchyard.serving.domain import R, Request
+from switchyard.serving.engine import BUSY, Asked, Busy, Engine, Taken
+from switchyard.serving.online_store import LEASE_MS
+from switchyard.serving.replies import Answer
+
+POLL_S = 0.02
+"""Pause before asking again for a transaction that another request is deciding."""
+PATIENCE_S = LEASE_MS / 1000 + 0.5
+"""By then the other request has answered or its lease has run out."""
+
+Outcome = Answer | Busy | SwitchyardError
+Part = TypeVar("Part")
+R_co = TypeVar("R_co", bound=Request, covariant=True)
+
+
+class Reader(Protocol[R_co]):
+    """Bodies to requests. Every method raises RequestError; ``now_us`` is in microseconds."""
+
+    def transaction(self, body: bytes, now_us: int) -> R_co: ...
+
+    def event(self, body: bytes, now_us: int) -> Taken: ...
+
+    def label(self, body: bytes, now_us: int) -> Taken: ...
+
+
+class DecisionService:
+    """Answers bodies. ``clock`` is the wall clock in microseconds since the epoch."""
+
+    def __init__(self, engine: Engine[R], reader: Reader[R], clock: Callable[[], int]) -> None:
+        self._engine: Engine[Any] = engine
+        self._reader: Reader[Any] = reader
+        self._clock = clock
+        self._batcher: Batcher[Asked[Any] | Taken, Outcome] = Batcher(self._handle)
+
+    async def predict(self, body: bytes) -> Answer:
+        """Decide a transaction. Raises RequestError, JournalError."""
+        started, now_us = time.perf_counter(), self._clock()
+        return await self._answer(Asked(self._reader.transaction(body, now_us), now_us, started))
+
+    async def event(self, body: bytes) -> Answer:
+        """Take in a transaction without deciding it. Raises RequestError, JournalError, StoreError."""
+        return await self._answer(self._reader.event(body, self._clock()))
+
+    async def label(self, body: bytes) -> Answer:
+        """Take in a verdict. Raises RequestError, JournalError, StoreError."""
+        return await self._answer(self._reader.label(body, self._clock()))
+
+    def close(self) -> None:
+        """Answer what still waits, then close journal and store."""
+        self._batcher.close()
+        self._engine.journal.close()
+        self._engine.store.close()
+
+    async def _answer(self, item: Asked[Any] | Taken) -> Answer:
+        deadline = time.monotonic() + PATIENCE_S
+        while isinstance(outcome := await self._batcher.submit(item), Busy):
+            if time.monotonic() > deadline:
+                raise RequestError(
+                    "another request has been deciding this id for too long; send it again",
+                    status=503,
+                )
+            await asyncio.sleep(POLL_S)
+        if isinstance(outcome, SwitchyardError):
+            raise outcome
+        return outcome
+
+    def _handle(self, items: Sequence[Asked[Any] | Taken]) -> list[Outcome]:
+        """One batch in the engine's thread: what fails for its decisions does not fail its events."""
+        outcomes: list[Outcome] = [BUSY] * len(items)
+        asked = [(i, item) for i, item in enumerate(items) if isinstance(item, Asked)]
+        taken = [(i, item) for i, item in enumerate(items) if isinstance(item, Taken)]
+        _run(self._engine.decide, asked, outcomes)
+        _run(self._engine.take_in, taken, outcomes)
+        return outcomes
+
+
+def _run(
+    step: Callable[[Sequence[Part]], Sequence[Answer | Busy]],
+    parts: list[tuple[int, Part]],
+    outcomes: list[Outcome],
+) -> None:
+    if not parts:
+        return
+    try:
+        answers: Sequence[Outcome] = step([part for _, part in parts])
+    except SwitchyardError as error:
+        answers = [error] * len(parts)
+    for (i, _), answer in zip(parts, answers, strict=True):
+        outcomes[i] = answer
