@@ -105,6 +105,7 @@ class Wire:
             socket_timeout=seconds,
             socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 0),
+            driver_info=None,  # no introduction: two trips less
         )
         connection = pool.make_connection()
         assert isinstance(connection, AbstractConnection)
