@@ -1,0 +1,97 @@
+"""How far columns moved between two windows: decile PSI, and Evidently's report.
+
+The two use different bins and so give different values: never hold one against a limit set for the
+other. Not here: what a moved column means for a release (``policy.DriftPolicy``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from switchyard.errors import InputError
+from switchyard.learning import Floats
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FLOOR = 1e-4
+"""Share that an empty bin counts as, so that the logarithm is finite (Evidently's choice too)."""
+APPEARED = float(2 * (1 - FLOOR) * np.log(1 / FLOOR))
+"""PSI of a column that was wholly missing in one window and is there in the other."""
+
+
+def psi(reference: Floats, current: Floats, bins: int = 10) -> float:
+    """Population stability index of ``current`` against the deciles of ``reference``.
+
+    Missing values are a bin of their own. Raises InputError if a window is empty.
+
+    >>> psi(np.arange(100.0), np.arange(100.0))
+    0.0
+    """
+    if len(reference) == 0 or len(current) == 0:
+        raise InputError(f"PSI needs rows in both windows, not {len(reference)} and {len(current)}")
+    seen = reference[~np.isnan(reference)]
+    inner = np.unique(np.quantile(seen, np.linspace(0, 1, bins + 1)[1:-1])) if len(seen) else []
+    expected, found = (_shares(values, np.asarray(inner)) for values in (reference, current))
+    return float(np.sum((found - expected) * np.log(found / expected)))
+
+
+def _shares(values: Floats, inner: Floats) -> Floats:
+    """Share of rows in each bin (the last one: missing), at least FLOOR."""
+    missing = np.isnan(values)
+    place = np.where(missing, len(inner) + 1, np.searchsorted(inner, values, side="right"))
+    counts = np.bincount(place, minlength=len(inner) + 2)
+    return np.maximum(counts / len(values), FLOOR)
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """Evidently's PSI of each column, and its report as a web page that stands alone."""
+
+    values: dict[str, float]
+    html: str
+
+
+def drift_report(
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    columns: Sequence[str],
+    *,
+    max_rows: int = 20_000,
+) -> DriftReport:
+    """Evidently's drift of numeric ``columns`` from one window to the next.
+
+    At most ``max_rows`` rows of each window, evenly spaced, are looked at. A column that is wholly
+    missing in both windows has 0, in one of them APPEARED; Evidently takes neither, so its page
+    leaves them out. Raises InputError if a window is empty.
+    """
+    if len(reference) == 0 or len(current) == 0:
+        raise InputError(
+            f"a drift report needs rows in both windows, not {len(reference)} and {len(current)}"
+        )
+    old, new = (_evenly(frame[list(columns)], max_rows) for frame in (reference, current))
+    gone_old, gone_new = old.isna().all(), new.isna().all()
+    values = {c: APPEARED if gone_old[c] != gone_new[c] else 0.0 for c in columns}
+    both = [c for c in columns if not gone_old[c] and not gone_new[c]]
+    found, html = _evidently(old[both], new[both]) if both else ({}, "")
+    return DriftReport({**values, **found}, html)
+
+
+def _evenly(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
+    if len(frame) <= rows:
+        return frame
+    return frame.iloc[np.linspace(0, len(frame) - 1, rows).astype(np.int64)]
+
+
+def _evidently(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[dict[str, float], str]:
+    from evidently import Report
+    from evidently.metrics import ValueDrift
+
+    report = Report([ValueDrift(column=c, method="psi") for c in reference.columns])
+    snapshot = report.run(current_data=current, reference_data=reference)
+    found = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
+    return found, snapshot.get_html_str(as_iframe=False)
