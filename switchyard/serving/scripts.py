@@ -35,66 +35,47 @@ APPEND = Script(
 -- Value: int64 last number, int64 format version, records ordered by (int64 time, int64 id).
 local RECORD, HEAD, KEPT, MOST = 48, 16, 256, 512
 local key, new = KEYS[1], ARGV[1]
-local length = redis.call('STRLEN', key)
 if #new ~= RECORD then
   return redis.error_reply('ERR an event record has ' .. RECORD .. ' bytes, this one ' .. #new)
 end
-local function numbered(number)
-  return string.sub(new, 1, 40) .. struct.pack('<I4', number) .. string.sub(new, 45)
-end
-if length == 0 then
-  redis.call('SET', key, struct.pack('<i8i8', 1, 1) .. numbered(1))
-  return 1
-end
+local value = redis.call('GET', key) or struct.pack('<i8i8', 0, 1)
+local count = (#value - HEAD) / RECORD
 local number, version = 0, 0
-if (length - HEAD) % RECORD == 0 then
-  number, version = struct.unpack('<i8i8', redis.call('GETRANGE', key, 0, HEAD - 1))
-end
+if count >= 0 and count == math.floor(count) then number, version = struct.unpack('<i8i8', value) end
 if version ~= 1 then return redis.error_reply('ERR this is no activity of format version 1') end
 
-local function place(record, at)  -- ids have 64 bits and Lua's numbers 53: two halves
-  local time_low, time_high, id_low, id_high = struct.unpack('<I4i4I4i4', record, at)
-  return time_high * 4294967296 + time_low, id_high, id_low
-end
-local time, id_high, id_low = place(new, 1)
-local function after(record, at)  -- > 0: the new event comes after this record; 0: it is this record
-  local t, high, low = place(record, at)
+-- ids have 64 bits and Lua's numbers 53: two halves
+local time_low, time_high, id_low, id_high = struct.unpack('<I4i4I4i4', new)
+local time = time_high * 4294967296 + time_low
+local function after(index)  -- > 0: the new event comes after this record; 0: it is this record
+  local t_low, t_high, low, high = struct.unpack('<I4i4I4i4', value, HEAD + index * RECORD + 1)
+  local t = t_high * 4294967296 + t_low
   if time ~= t then return time - t end
   if id_high ~= high then return id_high - high end
   return id_low - low
 end
 
-local count = (length - HEAD) / RECORD
-if count == 0 or after(redis.call('GETRANGE', key, -RECORD, -1), 1) > 0 then
-  number = number + 1
-  redis.call('SETRANGE', key, 0, struct.pack('<i8', number))
-  if count < MOST then
-    redis.call('APPEND', key, numbered(number))
-  else
-    local kept = redis.call('GETRANGE', key, -(KEPT - 1) * RECORD, -1)
-    redis.call('SET', key, struct.pack('<i8i8', number, 1) .. kept .. numbered(number))
-  end
-  return number
-end
-
-local value = redis.call('GET', key)
 local low, high = 0, count  -- the first record that the new event does not come after
+if count > 0 and after(count - 1) > 0 then low = count end
 while low < high do
   local middle = math.floor((low + high) / 2)
-  if after(value, HEAD + middle * RECORD + 1) > 0 then low = middle + 1 else high = middle end
+  if after(middle) > 0 then low = middle + 1 else high = middle end
 end
 local at = HEAD + low * RECORD
-if after(value, at + 1) == 0 then
-  return (struct.unpack('<I4', value, at + 41))
-end
+if low < count and after(low) == 0 then return (struct.unpack('<I4', value, at + 41)) end
+
 number = number + 1
-if count - low >= KEPT then  -- older than all that is kept: it counts nowhere
+local record = string.sub(new, 1, 40) .. struct.pack('<I4', number) .. string.sub(new, 45)
+if count > 0 and low == count and count < MOST then
   redis.call('SETRANGE', key, 0, struct.pack('<i8', number))
-  return number
+  redis.call('APPEND', key, record)
+elseif count - low >= KEPT then  -- older than all that is kept: it counts nowhere
+  redis.call('SETRANGE', key, 0, struct.pack('<i8', number))
+else
+  local records = string.sub(value, HEAD + 1, at) .. record .. string.sub(value, at + 1)
+  if count >= MOST then records = string.sub(records, -KEPT * RECORD) end
+  redis.call('SET', key, struct.pack('<i8i8', number, 1) .. records)
 end
-local records = string.sub(value, HEAD + 1, at) .. numbered(number) .. string.sub(value, at + 1)
-if count >= MOST then records = string.sub(records, -KEPT * RECORD) end
-redis.call('SET', key, struct.pack('<i8i8', number, 1) .. records)
 return number
 """
 )
