@@ -173,11 +173,11 @@ def status(json_file: Path | None) -> None:
 @click.option("--workers", type=int, help="Default: the setting 'workers' (1).")
 def serve(**options: Any) -> None:
     """Serve the champion's Bento in the foreground: plain `bentoml serve`."""
+    from assets.fraud.registry import release_of
     from orchestration import deployment
-    from orchestration.status import champion_of
 
     settings = _open(**options)
-    champion = champion_of(settings)
+    champion = release_of(settings.mlflow_tracking_uri, "champion")
     if champion is None:
         raise ServiceError("there is no champion yet: run `switchyard demo`, or the job 'retrain'")
     command = deployment.command(settings, champion, settings.port)

@@ -7,32 +7,10 @@ from typing import Any
 
 import dagster as dg
 
+from assets.fraud.registry import release_of
 from orchestration import deployment
-from orchestration.home import EXPERIMENT
 from switchyard.serving import valkey
 from switchyard.settings import Settings
-
-MODEL = EXPERIMENT
-"""Name of the registered model."""
-
-
-def champion_of(settings: Settings) -> str | None:
-    """Release id that MLflow's alias ``champion`` names, or None."""
-    return alias_of(settings, "champion")
-
-
-def alias_of(settings: Settings, alias: str) -> str | None:
-    """Release id of the model version that carries ``alias``, or None."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=settings.mlflow_tracking_uri)
-    try:
-        version = client.get_model_version_by_alias(MODEL, alias)
-    except MlflowException:
-        return None
-    release: str | None = version.tags.get("release")
-    return release
 
 
 def status_of(settings: Settings) -> dict[str, Any]:
@@ -41,8 +19,8 @@ def status_of(settings: Settings) -> dict[str, Any]:
     return {
         "home": str(settings.home),
         "source": settings.source,
-        "champion": champion_of(settings),
-        "challenger": alias_of(settings, "challenger"),
+        "champion": release_of(settings.mlflow_tracking_uri, "champion"),
+        "challenger": release_of(settings.mlflow_tracking_uri, "challenger"),
         "service": _health(running.url) if running else "not running",
         "serves": f"{running.release} at {running.url}" if running else None,
         "store": "running" if valkey.running(settings.home) else "not running",

@@ -12,7 +12,7 @@ import dagster as dg
 
 from assets.fraud.describe import OWNERS, days_of, schema, tell_rows
 from assets.ports import FeatureStore
-from switchyard.fraud import activity, online, windows
+from switchyard.fraud import activity, sync, windows
 from switchyard.fraud.columns import (
     CUSTOMER_ACTIVITY,
     CUSTOMER_PROFILE,
@@ -111,11 +111,9 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         feature_store: dg.ResourceParam[FeatureStore],
     ) -> dg.MaterializeResult:
         newest = days_of(context)[-PROFILE_TTL_DAYS:]
-        rows = {day: online.sync_profiles(lake, online_store, day) for day in newest}
-        for view in online.VIEWS:
-            feature_store.tell_materialized(
-                view.name, _midnight(newest[0]), _midnight(newest[-1], 2)
-            )
+        rows = {day: sync.sync_profiles(lake, online_store, day) for day in newest}
+        for view in sync.PROFILES:
+            feature_store.tell_materialized(view, _midnight(newest[0]), _midnight(newest[-1], 2))
         tell_rows(context, rows)
         return dg.MaterializeResult(metadata={"dagster/row_count": sum(rows.values())})
 
@@ -133,13 +131,13 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
         cutoff = _midnight(lake.days("transactions")[-1], 1)
-        loaded = online.load_activity(lake, online_store, settings, cutoff)
+        loaded = sync.sync_activity(lake, online_store, settings, cutoff)
         return dg.MaterializeResult(
             metadata={
                 "keys_loaded": loaded.keys,
                 "events_caught_up": loaded.events,
                 "cutoff": str(cutoff),
-            }  # fmt: skip
+            }
         )
 
     return [profiles, activity_windows, feature_registry, online_profiles, online_activity]

@@ -9,20 +9,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 
 import dagster as dg
+from switchyard.fraud.features import vectors_with
 
 from assets.fraud.describe import OWNERS, schema
 from assets.ports import FeatureStore
+from switchyard.fraud import expectations
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset, dataset_of
-from switchyard.lake import Lake
+from switchyard.lake import Lake, write_text
+from switchyard.learning.drift import drift_report
 from switchyard.learning.fitting import Fitted, fit
 from switchyard.learning.models import GradientBoosting, LogisticRegression, Model
+from switchyard.learning.policy import DriftPolicy
 from switchyard.learning.splits import Split, lifecycle_split
 from switchyard.settings import Settings
 
 GROUP = "training"
-PSI_LIMIT = 0.25
-"""A feature whose distribution moved by more than this since the window before is worth a look."""
 
 
 def assets() -> list[dg.AssetsDefinition]:
@@ -53,7 +55,9 @@ def assets() -> list[dg.AssetsDefinition]:
             dg.AssetCheckSpec(
                 "features_resemble_the_window_before",
                 asset="training_set",
-                description="Evidently's PSI of the newest week against the week before.",
+                description="By Evidently's PSI of the newest week against the week before, at most "
+                "half of the features moved.",
+                blocking=True,
             ),
         ],
     )  # fmt: skip
@@ -65,7 +69,8 @@ def assets() -> list[dg.AssetsDefinition]:
         days = lake.days("transactions")
         as_of = datetime.combine(days[-1] + timedelta(days=1), time(), UTC)
         rows = lake.read("transactions", days[0], days[-1])
-        data = dataset_of(lake, rows, feature_store.historical(rows), as_of)
+        X = vectors_with(lake, rows, feature_store.historical(rows))
+        data = dataset_of(rows, lake.read("labels", days[0], days[-1]), X, as_of)
         data.save(settings.training / "training_set.parquet")
         yield dg.MaterializeResult(
             asset_key="training_set",
@@ -132,3 +137,40 @@ def fit_model(kind: type[Model], settings: Settings) -> Fitted:
 def split_of(data: Dataset, settings: Settings) -> Split:
     """Train, gap, validation and test windows of the home's training set."""
     return lifecycle_split(data.start, data.as_of, settings.label_delay_days, settings.test_days)
+
+
+def _vectors_meet_expectations(data: Dataset) -> dg.AssetCheckResult:
+    results = expectations.validate_columns(data.table(), FEATURES)
+    failed = [r for r in results if not r.success]
+    return dg.AssetCheckResult(
+        asset_key="training_set",
+        check_name="vectors_meet_expectations",
+        passed=not failed,
+        description="; ".join(
+            f"{r.column}: {r.expectation} fails for {r.unexpected_count} rows" for r in failed
+        )
+        or None,
+        metadata={"expectations": len(results), "failed": len(failed)},
+    )
+
+
+def _resembles_window_before(
+    data: Dataset, settings: Settings, as_of: datetime
+) -> dg.AssetCheckResult:
+    """A gate: half of the features moved at once is a broken feed, not a market that changes."""
+    week = timedelta(days=settings.test_days)
+    newest, before = data.between(as_of - week, as_of), data.between(as_of - 2 * week, as_of - week)
+    report = drift_report(before.frame(), newest.frame(), names(FEATURES))
+    verdict = DriftPolicy().judge(report.values)
+    path = settings.training / "drift.html"
+    write_text(report.html, path)
+    return dg.AssetCheckResult(
+        asset_key="training_set",
+        check_name="features_resemble_the_window_before",
+        passed=verdict.passed,
+        description="; ".join(verdict.reasons),
+        metadata={
+            "report": dg.MetadataValue.path(str(path)),
+            "share_moved": verdict.figures["share"],
+        },
+    )

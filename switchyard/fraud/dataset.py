@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from switchyard.fraud.activity import MISSING
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.lake import write_parquet
 from switchyard.learning.fitting import Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNKNOWN = -1
 """Stands in ``is_fraud`` for a verdict that was not known at ``as_of``."""
@@ -70,6 +74,11 @@ class Dataset:
             entity=codes.to_numpy(zero_copy_only=False).astype(np.int64),
         )
 
+    def between(self, start: datetime, end: datetime) -> Dataset:
+        """The rows with start <= event < end."""
+        first, past = ((m - _EPOCH) // timedelta(microseconds=1) for m in (start, end))
+        return self.take((self.event_us >= first) & (self.event_us < past))
+
     def take(self, mask: npt.NDArray[np.bool_]) -> Dataset:
         """The rows that ``mask`` selects."""
         chosen = pa.array(mask)
@@ -95,6 +104,12 @@ class Dataset:
         return pa.table(columns).replace_schema_metadata(
             {"as_of": json.dumps(self.as_of.isoformat())}
         )
+
+    def frame(self) -> pd.DataFrame:
+        """The features alone, as pandas."""
+        import pandas as pd
+
+        return pd.DataFrame(self.X, columns=names(FEATURES))
 
     def save(self, path: Path) -> None:
         write_parquet(self.table(), path)

@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from switchyard.errors import ServiceError
-from switchyard.fraud.columns import PROFILE_AVAILABLE_HOUR, TRANSACTION
-from switchyard.fraud.money import format_minor
+from switchyard.fraud.bodies import label_body, transaction_body
+from switchyard.fraud.columns import PROFILE_AVAILABLE_HOUR
+from switchyard.fraud.events import LABEL_DELAY_DAYS, fraud_verdicts
 from switchyard.fraud.recompute import Recomputed, recompute_journal
 from switchyard.fraud.sync import sync_profiles
 from switchyard.lake import Lake, days_between
@@ -29,7 +30,6 @@ from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
 LATEST = timedelta(minutes=10)
-LABEL_LOOKBACK_DAYS = 65
 Advance = Callable[[str, int, int], None]
 
 
@@ -119,7 +119,7 @@ def stream_of(
         late, rng.integers(1, LATEST // timedelta(microseconds=1), rows.num_rows), 0
     )
     again = np.flatnonzero(rng.random(rows.num_rows) < plan.repeat)
-    bodies = [body_of(row) for row in rows.to_pylist()]
+    bodies = [transaction_body(row) for row in rows.to_pylist()]
     stream = [Sending(int(leaves[i]), i, "/v1/predict", body) for i, body in enumerate(bodies)]
     stream += [
         Sending(
@@ -138,26 +138,14 @@ def stream_of(
     return sorted(stream), counts
 
 
-def body_of(row: dict[str, Any]) -> dict[str, Any]:
-    """The request body of a transaction; null fields are left out."""
-    body = {c.name: row[c.name] for c in TRANSACTION if row[c.name] is not None}
-    body["amount"] = format_minor(body.pop("amount_minor"), body["currency"])
-    body["event_timestamp"] = body["event_timestamp"].isoformat().replace("+00:00", "Z")
-    return body
-
-
 def _verdicts(lake: Lake, plan: ReplayPlan, last_us: int) -> list[tuple[int, dict[str, Any]]]:
     """Verdicts 'fraud' that arrive while the plan's transactions run."""
     first_us, _ = _span_us(plan)
-    labels = lake.read("labels", plan.start - timedelta(days=LABEL_LOOKBACK_DAYS), plan.end)
+    labels = lake.read("labels", plan.start - timedelta(days=LABEL_DELAY_DAYS), plan.end)
     found = []
-    for row in labels.filter(labels["is_fraud"]).to_pylist():
-        arrived = row["label_available_at"]
-        if arrived is not None and first_us <= (us := _us(arrived)) < last_us:
-            body = row | {
-                name: row[name].isoformat() for name in ("event_timestamp", "label_available_at")
-            }
-            found.append((us, body))
+    for row in fraud_verdicts(labels).to_pylist():
+        if first_us <= (us := _us(row["label_available_at"])) < last_us:
+            found.append((us, label_body(row)))
     return found
 
 

@@ -62,7 +62,7 @@ class Fitted:
 
     def score(self, X: Floats) -> Floats:
         """Calibrated probabilities float64 [n]."""
-        return self.calibration.apply(self.model.margin(X))
+        return self.calibration.score(self.model.margin(X))
 
     def save(self, folder: Path) -> None:
         """Write the model's files, then ``fitted.json``, which says that they are whole."""
@@ -121,8 +121,8 @@ def fit(
     margins = chosen.margin(validation.X)
     calibration = fit_calibration(margins, validation.y)
     thresholds = choose_thresholds(
+        calibration.score(margins),
         validation.y,
-        calibration.apply(margins),
         review_share=review_share,
         block_precision=block_precision,
     )

@@ -1,0 +1,46 @@
+"""Stage 'batch': a day's transactions scored from the offline path, into the lake."""
+
+from __future__ import annotations
+
+import dagster as dg
+from switchyard.learning.release import load_release
+
+from assets.fraud import registry
+from assets.fraud.describe import OWNERS, days_of, tell_rows
+from switchyard.errors import ReleaseError
+from switchyard.fraud.batch import score_days
+from switchyard.lake import Lake
+from switchyard.settings import Settings
+
+GROUP = "batch"
+
+
+def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """The stage's assets, partitioned by ``days``."""
+
+    @dg.asset(
+        group_name=GROUP,
+        deps=["activity_windows", "customer_profiles", "terminal_profiles", "deployment"],
+        description="One row per transaction of the day: the champion's score and decision, from the same "
+        "vectors that serving computes.",
+        owners=OWNERS,
+        kinds={"parquet", "xgboost"},
+        partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def batch_scores(
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.MaterializeResult:
+        champion = registry.release_of(settings.mlflow_tracking_uri, "champion")
+        if champion is None:
+            raise ReleaseError("there is no champion to score with: run the job 'retrain' first")
+        release = load_release(settings.releases / champion)
+        rows = score_days(lake, release, days_of(context))
+        tell_rows(context, rows)
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": sum(rows.values()), "release": champion}
+        )
+
+    return [batch_scores]

@@ -1,0 +1,119 @@
+"""Stage 'release': what passed the gates becomes files with an id, a version, a Bento, a running service.
+
+Here: the order of these steps and the aliases that follow them. Not here: what a release holds
+(``switchyard.learning.release``), how a Bento is built or run (behind ``assets.ports.Serving``).
+"""
+
+from __future__ import annotations
+
+import json
+
+import dagster as dg
+from switchyard.fraud.features import code_hash
+from switchyard.learning.release import write_release
+
+from assets.fraud import registry
+from assets.fraud.describe import OWNERS
+from assets.ports import Serving
+from switchyard.fraud.columns import FEATURE_SERVICE, FEATURES, names
+from switchyard.lake import write_text
+from switchyard.learning.fitting import Fitted
+from switchyard.learning.models import GradientBoosting, LogisticRegression
+from switchyard.settings import Settings
+
+GROUP = "release"
+CANDIDATE = "candidate.json"
+"""File of the home's training folder that names the release made last."""
+
+
+def assets() -> list[dg.AssetsDefinition]:
+    """The stage's assets."""
+
+    @dg.asset(
+        group_name=GROUP,
+        deps=["evaluation", LogisticRegression.name, GradientBoosting.name, "training_set"],
+        description="The release: model, fallback, thresholds, calibration and training record as files, "
+        "named by the hash of their content and of the code that computes their columns.",
+        owners=OWNERS,
+        kinds={"xgboost", "json"},
+    )
+    def release(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+        made = write_release(
+            settings.releases,
+            champion=Fitted.load(settings.training / GradientBoosting.name),
+            baseline=Fitted.load(settings.training / LogisticRegression.name),
+            feature_service=FEATURE_SERVICE,
+            columns=names(FEATURES),
+            code_hash=code_hash(),
+            metrics=json.loads((settings.training / "evaluation.json").read_text()),
+        )
+        write_text(json.dumps({"release": made.id}) + "\n", settings.training / CANDIDATE)
+        return dg.MaterializeResult(
+            metadata={
+                "release": made.id,
+                "folder": dg.MetadataValue.path(str(made.folder)),
+                "review_from": made.thresholds.review,
+                "block_from": made.thresholds.block,
+            }
+        )
+
+    @dg.asset(
+        group_name=GROUP,
+        deps=["release"],
+        description="The release as a version of the registered model 'fraud', alias 'challenger'.",
+        owners=OWNERS,
+        kinds={"mlflow"},
+        required_resource_keys={"mlflow"},
+    )
+    def registered_model(
+        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+    ) -> dg.MaterializeResult:
+        release_id, uri = candidate_of(settings), settings.mlflow_tracking_uri
+        version = registry.register(
+            context.resources.mlflow, uri, release_id, settings.releases / release_id
+        )
+        registry.set_alias(uri, "challenger", release_id)
+        return dg.MaterializeResult(metadata={"version": version, "release": release_id})
+
+    @dg.asset(
+        group_name=GROUP,
+        deps=["release"],
+        description="The service's code and this one release, its tag being the release's id.",
+        owners=OWNERS,
+        kinds={"bentoml"},
+    )
+    def bento(
+        settings: dg.ResourceParam[Settings], serving: dg.ResourceParam[Serving]
+    ) -> dg.MaterializeResult:
+        tag, seconds = serving.build(settings.releases / candidate_of(settings))
+        return dg.MaterializeResult(metadata={"tag": tag, "seconds": seconds})
+
+    @dg.asset(
+        group_name=GROUP,
+        deps=["bento", "registered_model", "online_profiles", "online_activity"],
+        description="The Bento running on this host; the service before it ends only once this one is "
+        "ready. Then the alias 'champion' follows.",
+        owners=OWNERS,
+        kinds={"bentoml"},
+    )
+    def deployment(
+        settings: dg.ResourceParam[Settings], serving: dg.ResourceParam[Serving]
+    ) -> dg.MaterializeResult:
+        running = serving.deploy(candidate_of(settings))
+        registry.set_alias(settings.mlflow_tracking_uri, "champion", running.release)
+        return dg.MaterializeResult(
+            metadata={
+                "url": dg.MetadataValue.url(running.url),
+                "release": running.release,
+                "replaced": running.replaced or "nothing",
+                "seconds_until_ready": running.seconds,
+            }
+        )
+
+    return [release, registered_model, bento, deployment]
+
+
+def candidate_of(settings: Settings) -> str:
+    """Id of the release that the asset 'release' made last."""
+    release_id: str = json.loads((settings.training / CANDIDATE).read_text())["release"]
+    return release_id
