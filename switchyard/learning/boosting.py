@@ -52,8 +52,13 @@ class GradientBoosting(Model):
     name = "gradient_boosting"
     engine = "xgboost.inplace_predict"
 
-    def __init__(self, columns: Sequence[str], booster: Any):
+    def __init__(self, columns: Sequence[str], booster: Any, threads: int = 1):
         self.columns, self.booster = tuple(columns), booster
+        self.use_threads(threads)
+
+    def use_threads(self, threads: int) -> None:
+        super().use_threads(threads)
+        self.booster.set_param({"nthread": threads})
 
     @property
     def rounds(self) -> int:
@@ -86,12 +91,18 @@ class GradientBoosting(Model):
             early_stopping_rounds=patience if watched else None,
         )  # fmt: skip
         kept = booster[: booster.best_iteration + 1] if watched else booster
-        return cls(columns, kept)
+        return cls(columns, kept, chosen["nthread"])
 
     def margin(self, X: Floats, columns: Sequence[str] | None = None) -> Floats:
-        margins = self.booster.inplace_predict(
-            in_order(X, columns, self.columns), predict_type="margin", validate_features=False
-        )
+        from xgboost.core import XGBoostError
+
+        rows = in_order(X, columns, self.columns)
+        try:
+            margins = self.booster.inplace_predict(
+                rows, predict_type="margin", validate_features=False
+            )
+        except XGBoostError as error:
+            raise ReleaseError(f"the booster can't score {len(rows)} rows: {error}") from None
         return np.asarray(margins, dtype=np.float64)
 
     def contributions(self, X: Floats, columns: Sequence[str] | None = None) -> Floats:
@@ -102,10 +113,6 @@ class GradientBoosting(Model):
 
     def settled(self, params: Mapping[str, Any] | None) -> dict[str, Any]:
         return {**(params or {}), "rounds": self.rounds}
-
-    def use_threads(self, threads: int) -> None:
-        """Score with that many threads: one online, more in batch; the bits stay the same."""
-        self.booster.set_param({"nthread": threads})
 
     def save(self, folder: Path) -> None:
         content = {"columns": self.columns, "rounds": self.rounds}
@@ -121,9 +128,7 @@ class GradientBoosting(Model):
             booster = xgb.Booster(model_file=folder / "model.ubj")
         except (xgb.core.XGBoostError, ValueError) as error:
             raise ReleaseError(f"{folder / 'model.ubj'} is no XGBoost model: {error}") from None
-        model = cls(content["columns"], booster)
-        model.use_threads(threads)
-        return model
+        return cls(content["columns"], booster, threads)
 
 
 def _watched(

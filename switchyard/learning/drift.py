@@ -35,8 +35,8 @@ def psi(reference: Floats, current: Floats, bins: int = 10) -> float:
     if len(reference) == 0 or len(current) == 0:
         raise InputError(f"PSI needs rows in both windows, not {len(reference)} and {len(current)}")
     seen = reference[~np.isnan(reference)]
-    inner = np.unique(np.quantile(seen, np.linspace(0, 1, bins + 1)[1:-1])) if len(seen) else []
-    expected, found = (_shares(values, np.asarray(inner)) for values in (reference, current))
+    inner = np.unique(np.quantile(seen, np.linspace(0, 1, bins + 1)[1:-1])) if len(seen) else seen
+    expected, found = (_shares(values, inner) for values in (reference, current))
     return float(np.sum((found - expected) * np.log(found / expected)))
 
 

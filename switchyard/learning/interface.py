@@ -52,6 +52,11 @@ class Model(ABC):
     name: ClassVar[str]
     engine: ClassVar[str]
     columns: tuple[str, ...]
+    threads: int = 1
+
+    def use_threads(self, threads: int) -> None:
+        """Score with so many threads, where the model can: one online, more in batch, the same bits."""
+        self.threads = threads
 
     @classmethod
     @abstractmethod

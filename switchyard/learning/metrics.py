@@ -59,6 +59,12 @@ class Ranking:
         precision = np.divide(frauds, rows, out=np.zeros_like(frauds), where=rows > 0)
         return float(np.sum(np.diff(frauds, prepend=0.0) * precision) / frauds[-1])
 
+    def curve(self) -> tuple[Floats, Floats]:
+        """Recall and precision at each distinct score, from the highest; recall is NaN without a fraud."""
+        frauds, rows = self._counts(None)
+        total = frauds[-1] if len(frauds) and frauds[-1] > 0 else np.nan
+        return frauds / total, frauds / rows
+
     def roc_auc(self, weight: Floats | None = None) -> float:
         """Chance that a fraud scores above a genuine row, ties half; NaN if one kind is missing."""
         frauds, rows = self._counts(weight)

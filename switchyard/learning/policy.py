@@ -184,15 +184,19 @@ class ScoringCostPolicy:
     max_ratio: float = 1.5
     repeats: int = 200
 
-    def judge(self, model: Model, reference: Model, X: Floats) -> Verdict:
-        """Time single rows of ``X`` float64[n, k], which both models take (see ``reference_model``)."""
+    def judge(self, model: Model, X: Floats, reference: Model | None = None) -> Verdict:
+        """Time single rows of ``X`` float64[n, k]; the reference is ``reference_model`` by default."""
         if len(X) == 0:
             return Verdict(False, ("there is no row to time the model on",), {})
-        ours, theirs = np.empty(self.repeats), np.empty(self.repeats)
-        for i in range(self.repeats):
-            row = X[i % len(X)][None, :]
-            ours[i], theirs[i] = _seconds(model, row), _seconds(reference, row)
-        median_us, reference_us = 1e6 * float(np.median(ours)), 1e6 * float(np.median(theirs))
+        pair = (model, reference or reference_model(model.columns))
+        threads = [m.threads for m in pair]
+        for m in pair:
+            m.use_threads(1)  # as online
+        rows = [X[i % len(X)][None, :] for i in range(self.repeats)]
+        seconds = np.array([[_seconds(m, row) for m in pair] for row in rows])
+        for m, before in zip(pair, threads, strict=True):
+            m.use_threads(before)
+        median_us, reference_us = (1e6 * np.median(seconds, axis=0)).tolist()
         ratio = median_us / reference_us
         figures = {"median_us": median_us, "reference_median_us": reference_us, "ratio": ratio}
         told = (
@@ -216,6 +220,4 @@ def reference_model(columns: Sequence[str], *, rounds: int = 500, max_depth: int
     X = rng.normal(size=(2_000, len(columns)))
     full = {"min_child_weight": 0.0, "reg_lambda": 1e-3, "subsample": 1.0, "colsample_bytree": 0.2}
     params = {"rounds": rounds, "max_depth": max_depth, "max_bin": 32, "nthread": 1, **full}
-    model = GradientBoosting.train(X, rng.integers(0, 2, 2_000), columns=columns, params=params)
-    model.use_threads(1)
-    return model
+    return GradientBoosting.train(X, rng.integers(0, 2, 2_000), columns=columns, params=params)

@@ -1,0 +1,130 @@
+"""Pictures of a model on its test rows, as PNG bytes: curves, histogram, SHAP summary.
+
+Drawn without a display. Not here: figures that a gate judges (``metrics``), or where a picture is shown.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from switchyard.learning import Floats, Verdicts
+from switchyard.learning.calibration import reliability
+from switchyard.learning.metrics import Ranking
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_ROWS = 2_000
+"""Rows that a SHAP summary shows; more hide each other."""
+MOST_COLUMNS = 15
+DPI = 110
+COLOURS = ("#1f5fa8", "#d9822b", "#3d8b57", "#8456a8")
+GREY = "#8a8f98"
+
+
+def precision_recall_curve(y: Verdicts, scores: Mapping[str, Floats]) -> bytes:
+    """Precision against recall of each named model on the same rows, and the share of frauds."""
+    figure, axes = _axes("Precision and recall on the test window", "Recall", "Precision")
+    for (name, score), colour in zip(scores.items(), COLOURS, strict=False):
+        ranking = Ranking(y, score)
+        recall, precision = ranking.curve()
+        label = f"{name} (average precision {ranking.average_precision():.3f})"
+        axes.step(recall, precision, where="pre", color=colour, label=label, linewidth=1.8)
+    share = float(np.mean(y > 0))
+    axes.axhline(share, color=GREY, linestyle=":", label=f"share of frauds ({share:.4f})")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(frameon=False, loc="best", fontsize=8)
+    return _png(figure)
+
+
+def calibration_curve(y: Verdicts, score: Floats) -> bytes:
+    """Share of frauds against mean score in bins of equal width; a dot's area tells its rows."""
+    table = reliability(y, score)
+    held = table.rows > 0
+    title = f"Calibration on the test window (expected error {table.error:.4f})"
+    figure, axes = _axes(title, "Mean score in the bin", "Share of frauds in the bin")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfect")
+    mean, share, rows = table.mean_score[held], table.fraud_share[held], table.rows[held]
+    spread = 1.96 * np.sqrt(np.clip(share * (1 - share), 1e-9, None) / rows)
+    axes.errorbar(mean, share, spread, color=COLOURS[0], elinewidth=1, capsize=2, linewidth=1.2)
+    axes.scatter(mean, share, s=12 + 18 * np.log10(rows), color=COLOURS[0], label="model, 95 %")
+    for x, height, count in zip(mean, share, rows, strict=True):
+        axes.annotate(
+            f"{int(count):,}",
+            (x, height),
+            (7, 5),
+            textcoords="offset points",
+            fontsize=7,
+            color=GREY,
+        )
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
+    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    return _png(figure)
+
+
+def score_histogram(y: Verdicts, score: Floats) -> bytes:
+    """Scores of frauds and of genuine rows, in bins of log-odds, counted on a logarithmic scale."""
+    figure, axes = _axes("Scores on the test window", "Score", "Rows")
+    edges = np.linspace(-11.5, 7.0, 60).tolist()
+    logit = np.clip(
+        np.log(np.clip(score, 1e-300, 1)) - np.log1p(-np.clip(score, 0, 1 - 1e-16)), -11.4, 6.9
+    )
+    for name, kind, colour in (("genuine", y <= 0, COLOURS[0]), ("fraud", y > 0, COLOURS[1])):
+        axes.hist(
+            logit[kind], edges, alpha=0.65, color=colour, label=f"{name} ({int(kind.sum()):,})"
+        )
+    marks = np.array([1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99])
+    axes.set_xticks(np.log(marks / (1 - marks)), [f"{m:g}" for m in marks])
+    axes.set_yscale("log", nonpositive="clip")
+    axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def shap_summary(contributions: Floats, X: Floats, columns: Sequence[str]) -> bytes:
+    """SHAP's summary of contributions float64[n, k + 1] (bias last) over rows float64[n, k].
+
+    Each dot is a row: how far a column pushed its log-odds, coloured by the column's value.
+    """
+    import matplotlib.pyplot as plt
+    import shap
+
+    plt.switch_backend("Agg")
+    chosen = np.linspace(0, len(X) - 1, min(len(X), MOST_ROWS)).astype(np.int64)
+    figure = plt.figure()
+    try:
+        shap.summary_plot(
+            contributions[chosen, :-1],
+            features=X[chosen],
+            feature_names=list(columns),
+            max_display=MOST_COLUMNS,
+            show=False,
+            rng=np.random.default_rng(0),
+        )
+        plt.title("What moves the score, strongest first", fontsize=13, loc="left")
+        plt.xlabel("Contribution to the log-odds of fraud (SHAP value)")
+        return _png(figure)
+    finally:
+        plt.close(figure)
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.set(xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:
+    with io.BytesIO() as out:
+        figure.savefig(out, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+        return out.getvalue()
