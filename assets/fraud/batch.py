@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dagster as dg
-from switchyard.learning.release import load_release
 
 from assets.fraud import registry
 from assets.fraud.describe import OWNERS, days_of, tell_rows
 from switchyard.errors import ReleaseError
 from switchyard.fraud.batch import score_days
 from switchyard.lake import Lake
+from switchyard.learning.release import load_release
 from switchyard.settings import Settings
 
 GROUP = "batch"

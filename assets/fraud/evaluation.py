@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-from switchyard.learning.release import load_release
 
 from assets.fraud import registry
 from assets.fraud.describe import OWNERS, picture
@@ -29,10 +28,13 @@ from switchyard.learning.policy import (
     Verdict,
     reference_model,
 )
+from switchyard.learning.release import load_release
 from switchyard.learning.trial import Trial, trial_of
 from switchyard.settings import Settings
 
 GROUP = "evaluation"
+EVALUATION = "evaluation.json"
+"""File of the training folder that holds every metric of the last evaluation."""
 GATES = {
     "candidate_holds_its_own": "The candidate's average precision is no worse than the champion's on the "
     "same test rows, or better than the logistic regression's where there is no champion yet.",
@@ -73,7 +75,7 @@ def assets() -> list[dg.AssetsDefinition]:
         trial = trial_of(
             data.rows(), split_of(data, settings), candidate, baseline, seed=settings.seed
         )
-        write_text(json.dumps(trial.record(), indent=1), settings.training / "evaluation.json")
+        write_text(json.dumps(trial.record(), indent=1), settings.training / EVALUATION)
         pngs = _pictures(trial, candidate)
         _track(context.resources.mlflow, trial, pngs)
         yield dg.MaterializeResult(

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 
 import dagster as dg
-from switchyard.fraud.features import code_hash
-from switchyard.learning.release import write_release
 
 from assets.fraud import registry
 from assets.fraud.describe import OWNERS
+from assets.fraud.evaluation import EVALUATION
 from assets.ports import Serving
 from switchyard.fraud.columns import FEATURE_SERVICE, FEATURES, names
+from switchyard.fraud.features import code_hash
 from switchyard.lake import write_text
 from switchyard.learning.fitting import Fitted
 from switchyard.learning.models import GradientBoosting, LogisticRegression
+from switchyard.learning.release import write_release
 from switchyard.settings import Settings
 
 GROUP = "release"
@@ -38,14 +39,20 @@ def assets() -> list[dg.AssetsDefinition]:
         kinds={"xgboost", "json"},
     )
     def release(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+        candidate = Fitted.load(settings.training / GradientBoosting.name)
+        baseline = Fitted.load(settings.training / LogisticRegression.name)
         made = write_release(
             settings.releases,
-            champion=Fitted.load(settings.training / GradientBoosting.name),
-            baseline=Fitted.load(settings.training / LogisticRegression.name),
+            model=candidate.model,
+            calibration=candidate.calibration,
+            baseline=baseline.model,
+            baseline_calibration=baseline.calibration,
+            thresholds=candidate.thresholds,
             feature_service=FEATURE_SERVICE,
             columns=names(FEATURES),
             code_hash=code_hash(),
-            metrics=json.loads((settings.training / "evaluation.json").read_text()),
+            training=candidate.record,
+            metrics=json.loads((settings.training / EVALUATION).read_text()),
         )
         write_text(json.dumps({"release": made.id}) + "\n", settings.training / CANDIDATE)
         return dg.MaterializeResult(

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 
 import dagster as dg
-from switchyard.fraud.features import vectors_with
 
 from assets.fraud.describe import OWNERS, schema
 from assets.ports import FeatureStore
 from switchyard.fraud import expectations
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset, dataset_of
+from switchyard.fraud.features import vectors_with
 from switchyard.lake import Lake, write_text
 from switchyard.learning.drift import drift_report
 from switchyard.learning.fitting import Fitted, fit
