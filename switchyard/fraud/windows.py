@@ -221,15 +221,17 @@ def _as_of(lake: Lake, transactions: pa.Table, at: Ints, owner: Owner) -> Ints:
     return _matched(paths, asked, condition, owner)
 
 
-def profiles_on(lake: Lake, keys: Sequence[str], days: Ints, owner: Owner) -> Ints:
+def profiles_on(
+    lake: Lake, keys: Sequence[str] | pa.ChunkedArray, days: Ints, owner: Owner
+) -> Ints:
     """The profile of each key that covers each given day (days since 1970, MISSING for none).
 
     int64[n, 14] for customers, int64[n, 11] for terminals; a row full of MISSING where there is none.
     """
     wanted = np.unique(days[days != MISSING])
     paths = [p for day in wanted.tolist() for p in lake.paths(TABLE[owner], _date(day), _date(day))]
-    asked = pa.table({"owner_key": pa.array(keys, pa.string()), "day": days})
-    asked = asked.append_column("row", pa.array(np.arange(len(asked))))
+    texts = keys if isinstance(keys, pa.ChunkedArray) else pa.array(keys, pa.string())
+    asked = pa.table({"owner_key": texts, "day": days, "row": np.arange(len(days))})
     condition = (
         f"JOIN profiles AS p ON a.owner_key = p.{KEY[owner]} AND a.day = p.{COLUMNS[owner][0].name}"
     )
