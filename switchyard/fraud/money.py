@@ -97,6 +97,18 @@ def format_minor(minor: int, currency: str) -> str:
     return f"{Decimal(minor).scaleb(-decimals_of(currency)):f}"
 
 
+def decimal_column(minor: npt.NDArray[np.int64], currency: str) -> pa.Array:
+    """Amounts (0 or more) in minor units as Arrow decimals in major units, with the currency's decimals.
+
+    >>> decimal_column(np.array([5716, 5]), "EUR").to_pylist()
+    [Decimal('57.16'), Decimal('0.05')]
+    """
+    words = np.zeros((len(minor), 2), np.int64)
+    words[:, 0] = minor
+    kind = pa.decimal128(18, decimals_of(currency))
+    return pa.Array.from_buffers(kind, len(minor), [None, pa.py_buffer(words)])
+
+
 @dataclass(frozen=True, slots=True)
 class Amounts:
     """A parsed column, one element per row.
