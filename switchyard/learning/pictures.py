@@ -107,7 +107,7 @@ def shap_summary(contributions: Floats, X: Floats, columns: Sequence[str]) -> by
         )
         plt.title("What moves the score, strongest first", fontsize=13, loc="left")
         plt.xlabel("Contribution to the log-odds of fraud (SHAP value)")
-        return _png(figure)
+        return _png(figure, tight=True)
     finally:
         plt.close(figure)
 
@@ -124,7 +124,8 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Any, *, tight: bool = False) -> bytes:
+    box = "tight" if tight else None
     with io.BytesIO() as out:
-        figure.savefig(out, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(out, format="png", dpi=DPI, bbox_inches=box, metadata={"Software": None})
         return out.getvalue()

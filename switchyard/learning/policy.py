@@ -218,6 +218,14 @@ def reference_model(columns: Sequence[str], *, rounds: int = 500, max_depth: int
 
     rng = np.random.default_rng(0)
     X = rng.normal(size=(2_000, len(columns)))
-    full = {"min_child_weight": 0.0, "reg_lambda": 1e-3, "subsample": 1.0, "colsample_bytree": 0.2}
-    params = {"rounds": rounds, "max_depth": max_depth, "max_bin": 32, "nthread": 1, **full}
+    params = {
+        "rounds": rounds,
+        "max_depth": max_depth,
+        "min_child_weight": 0.0,
+        "reg_lambda": 1e-3,
+        "subsample": 1.0,
+        "colsample_bytree": min(1.0, 10 / len(columns)),
+        "max_bin": 32,
+        "nthread": 1,
+    }
     return GradientBoosting.train(X, rng.integers(0, 2, 2_000), columns=columns, params=params)
