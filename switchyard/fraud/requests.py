@@ -25,7 +25,8 @@ FUTURE_LIMIT = timedelta(minutes=5)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-Id = Annotated[str, Meta(min_length=1, max_length=128)]
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+"""Any text without control characters: it becomes part of keys and of log lines."""
 Moment = Annotated[datetime, Meta(tz=True)]
 Body = TypeVar("Body")
 
@@ -87,6 +88,12 @@ class Label(msgspec.Struct, frozen=True):
     event_timestamp_us: int
     is_fraud: bool
     label_available_at_us: int
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that are equal for verdicts on the same transaction with the same outcome."""
+        what = (self.transaction_id, self.customer_id, self.terminal_id, self.is_fraud)
+        return hashlib.blake2b(_encode(what), digest_size=16).digest()
 
 
 _encode = msgspec.json.Encoder().encode

@@ -86,9 +86,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY_BYTES)
 
 async def respond(send: Send, answer: Answer) -> None:
     length = (b"content-length", str(len(answer.body)).encode())
-    await send(
-        {"type": "http.response.start", "status": answer.status, "headers": [_JSON, length]}
-    )
+    await send({"type": "http.response.start", "status": answer.status, "headers": [_JSON, length]})
     await send({"type": "http.response.body", "body": answer.body})
 
 

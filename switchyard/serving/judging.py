@@ -13,11 +13,14 @@ from typing import Protocol
 
 import numpy as np
 
-from switchyard.errors import ReleaseError
+from switchyard.errors import InputError, ReleaseError
 from switchyard.serving.domain import Domain, Floats, R
 from switchyard.serving.replies import Decision, Reason, Rung
 
 _log = logging.getLogger(__name__)
+
+FAILURES = (ReleaseError, InputError, ValueError, ArithmeticError)
+"""What a model that can't score raises; XGBoost's own error is a ValueError."""
 
 
 class Thresholds(Protocol):
@@ -27,7 +30,7 @@ class Thresholds(Protocol):
 
 
 class Scorer(Protocol):
-    """What the engine needs of a release. Every method raises ReleaseError if its model can't score."""
+    """What the engine needs of a release."""
 
     @property
     def id(self) -> str: ...
@@ -64,11 +67,11 @@ def judge(
     """Judge n vectors float64[n, k] on the highest rung that works for all of them."""
     try:
         return _by_champion(release, domain, vectors)
-    except ReleaseError as error:
+    except FAILURES as error:
         _log.error("the model of release %s can't score: %s", release.id, error)
     try:
         return _by_fallback(release, vectors)
-    except ReleaseError as error:
+    except FAILURES as error:
         _log.error("the fallback model of release %s can't score: %s", release.id, error)
     return [_by_rules(domain, request) for request in requests]
 

@@ -1,0 +1,150 @@
+"""The fraud domain as the decision engine sees it: keys, events, vectors, reasons, rules.
+
+Here: what a transaction is to the online store and to the journal. Not here: formulas (``activity``,
+``features``), bodies (``requests``), the order of a decision (``switchyard.serving.engine``).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from switchyard.fraud.assembly import assemble, transaction_records, verdict_record
+from switchyard.fraud.columns import CUSTOMER_PROFILE, FEATURES, TERMINAL_PROFILE, names
+from switchyard.fraud.requests import EPOCH, Label, Parser, Transaction
+from switchyard.fraud.rules import rule_on
+from switchyard.serving.domain import Assembled, Floats, Ruling
+from switchyard.serving.engine import Taken
+from switchyard.serving.feast_format import View
+from switchyard.serving.online_store import OnlineStore
+from switchyard.serving.replies import Accepted, Reason, encode
+from switchyard.serving.trip import Append, Claim, Trip
+
+PROJECT = "fraud"
+"""Feast's project, and the start of every key beside Feast's."""
+VIEWS = (
+    View("customer_profile", "customer_id", "customer", tuple(names(CUSTOMER_PROFILE))),
+    View("terminal_profile", "terminal_id", "terminal", tuple(names(TERMINAL_PROFILE))),
+)
+TOP_REASONS = 5
+
+_LABEL_CLAIM = "\0label"
+"""Starts the claim of a verdict; a transaction's id holds no control character."""
+
+
+def online_store_of(url: str, timeout_s: float = 2.0) -> OnlineStore:
+    """The fraud features' part of the online store at ``url``."""
+    return OnlineStore(url, PROJECT, VIEWS, timeout_s)
+
+
+class FraudDomain:
+    """Implements :class:`switchyard.serving.domain.Domain` for transactions of one currency."""
+
+    def __init__(self, minor_units: int) -> None:
+        self._minor_units = minor_units
+
+    def entities(self, request: Transaction) -> tuple[str, ...]:
+        return request.customer_id, request.terminal_id
+
+    def appends(self, request: Transaction) -> tuple[Append, ...]:
+        customer, terminal = transaction_records(request)
+        return (
+            Append("customer", request.customer_id, customer),
+            Append("terminal", request.terminal_id, terminal),
+        )
+
+    def assemble(self, requests: Sequence[Transaction], trip: Trip | None) -> Assembled:
+        return assemble(requests, trip, self._minor_units)
+
+    def reasons(self, vector: Floats, contributions: Floats) -> list[Reason]:
+        """At most five, the strongest pushes towards fraud first."""
+        pushes = contributions[:-1]
+        strongest = np.argsort(-pushes, kind="stable")[:TOP_REASONS]
+        return [_reason(i, vector[i], pushes[i]) for i in strongest.tolist() if pushes[i] > 0]
+
+    def rule(self, request: Transaction) -> Ruling:
+        amount = Decimal(request.amount_minor) / self._minor_units
+        ruling = rule_on(amount, request.customer_country, request.terminal_country)
+        values = {"amount": float(amount), "is_cross_border": 1.0}
+        value = values[ruling.feature] if ruling.feature else None
+        return Ruling(ruling.decision, Reason(ruling.rule, ruling.feature, value, None))
+
+    def appended(
+        self, request: Transaction | Label, kind: str, numbers: Sequence[int | None]
+    ) -> dict[str, Any]:
+        customer, terminal = numbers
+        return {
+            "type": "appended",
+            "kind": kind,
+            "transaction_id": request.transaction_id,
+            "customer_seq": customer,
+            "terminal_seq": terminal,
+        }
+
+    def example(self) -> Transaction:
+        return Transaction(
+            transaction_id="example",
+            customer_id="example",
+            terminal_id="example",
+            amount_minor=1,
+            currency="XXX",
+            event_timestamp_us=1_767_225_600_000_000,
+            customer_country="FR",
+            terminal_country="US",
+            device_id="example",
+            channel="pos",
+            merchant_category="5411",
+        )
+
+
+class FraudReader:
+    """Implements :class:`switchyard.serving.service.Reader`."""
+
+    def __init__(self, parser: Parser, domain: FraudDomain) -> None:
+        self._parser = parser
+        self._domain = domain
+
+    def transaction(self, body: bytes, now_us: int) -> Transaction:
+        return self._parser.transaction(body, EPOCH + timedelta(microseconds=now_us))
+
+    def event(self, body: bytes, now_us: int) -> Taken:
+        transaction = self.transaction(body, now_us)
+        return Taken(
+            subject=transaction,
+            kind="transaction",
+            record={"type": "event", "received_at": now_us, "transaction": transaction},
+            entities=self._domain.entities(transaction),
+            appends=self._domain.appends(transaction),
+            answer=encode(Accepted(transaction.transaction_id, "transaction")),
+        )
+
+    def label(self, body: bytes, now_us: int) -> Taken:
+        """A verdict counts once in 24 hours, however often it is sent."""
+        label = self._parser.label(body, EPOCH + timedelta(microseconds=now_us))
+        entities = (label.customer_id, label.terminal_id)
+        record = verdict_record(label) if label.is_fraud else None
+        owners = [view.owner for view in VIEWS] if record else []
+        claim = f"{_LABEL_CLAIM}:{label.is_fraud}:{label.transaction_id}"
+        return Taken(
+            subject=label,
+            kind="label",
+            record={"type": "label", "received_at": now_us, **msgspec.structs.asdict(label)},
+            entities=entities,
+            appends=tuple(
+                Append(o, e, record or b"") for o, e in zip(owners, entities, strict=False)
+            ),
+            answer=encode(Accepted(label.transaction_id, "label")),
+            claim=Claim(claim, secrets.token_bytes(16), label.digest),
+        )
+
+
+def _reason(feature: int, value: float, push: float) -> Reason:
+    column = FEATURES[feature]
+    shown = None if np.isnan(value) else float(value)
+    return Reason(column.reason or column.name.upper(), column.name, shown, float(push))
