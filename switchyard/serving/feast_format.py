@@ -170,19 +170,22 @@ def _garbage(value: object) -> StoreError:
 # ---------------------------------------------------------------- whole tables
 
 
+def read_time_commands(view: View, keys: list[bytes]) -> list[bytes]:
+    """One HGET of the profile's time per key."""
+    field = bulk(view.time_field)
+    return [b"*3\r\n$4\r\nHGET\r\n$%d\r\n%b\r\n%b" % (len(key), key, field) for key in keys]
+
+
 def write_commands(view: View, keys: list[bytes], rows: Ints, times: list[bytes]) -> list[bytes]:
     """One HSET per key, each with a whole row (``rows`` int64[n, features]) and its encoded time."""
     cells, ends = _cells(view, rows)
     head = b"*%d\r\n$4\r\nHSET\r\n" % (2 * len(view.fields) + 4)
-    time_field = bulk(view.time_field)
-    out, start = [], 0
-    for key, moment, end in zip(keys, times, ends, strict=True):
-        out.append(
-            b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b"
-            % (head, len(key), key, time_field, len(moment), moment, cells[start:end])
-        )
-        start = end
-    return out
+    field, starts = bulk(view.time_field), [0, *ends]
+    return [
+        b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b"
+        % (head, len(key), key, field, len(moment), moment, cells[start:end])
+        for key, moment, start, end in zip(keys, times, starts, ends, strict=False)
+    ]
 
 
 _CELL = 28

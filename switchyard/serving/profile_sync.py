@@ -1,7 +1,7 @@
 """Profiles into the online store, in Feast's format and many times as fast as its ``materialize``.
 
 One writer per view at a time, by a lease in the store itself. Each row arrives in one command, so that a
-reader never meets a mixture of two days. Not here: which rows (the caller), the format (``feast_format``).
+reader never meets a mixture of two days; the next rows are encoded while the store takes the last. Not here: which rows (the caller), the format (``feast_format``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
 
+import hiredis
 import numpy as np
 
 from switchyard.errors import StoreError
@@ -19,10 +22,11 @@ from switchyard.serving.feast_format import (
     decode_time,
     encode_time,
     entity_key,
+    read_time_commands,
     write_commands,
 )
 from switchyard.serving.scripts import LEASE
-from switchyard.serving.wire import Wire, command
+from switchyard.serving.wire import Wire
 
 LEASE_SECONDS = 10.0
 CHUNK_ROWS = 2_000
@@ -40,43 +44,38 @@ def write_rows(
     order = np.argsort(
         available_at, kind="stable"
     )  # a key that comes twice ends with its newest row
+    moments = {int(moment): encode_time(int(moment)) for moment in np.unique(available_at)}
     lease = _Lease(wire, f"{project}:syncing:{view.name}".encode())
-    written, pending = 0, list[bytes]()
+    written, ready = 0, list[bytes]()
     lease.take()
-    for start in range(0, len(order), CHUNK_ROWS):
-        chunk = order[start : start + CHUNK_ROWS]
-        keys = [entity_key(view, ids[i], project.encode()) for i in chunk]
-        stored = _stored_times(wire, view, keys, pending, lease)
-        fresh = np.flatnonzero(stored <= available_at[chunk])
-        pending = write_commands(
-            view,
-            [keys[i] for i in fresh],
-            rows[chunk[fresh]],
-            [encode_time(int(moment)) for moment in available_at[chunk[fresh]]],
-        )
-        written += len(fresh)
+    with ThreadPoolExecutor(1, "profile-sync") as sender:
+        for start in range(0, len(order), CHUNK_ROWS):
+            chunk = order[start : start + CHUNK_ROWS]
+            keys = [entity_key(view, ids[i], project.encode()) for i in chunk]
+            lease.keep()
+            answers = sender.submit(_send, wire, ready + read_time_commands(view, keys))
+            times = available_at[chunk]
+            commands = write_commands(view, keys, rows[chunk], [moments[t] for t in times.tolist()])
+            fresh = _stored_times(answers.result()[len(ready) :]) <= times
+            ready = list(compress(commands, fresh))
+            written += len(ready)
     lease.keep()
-    _send(wire, pending)
+    _send(wire, ready)
     lease.give_back()
     return written
 
 
-def _stored_times(
-    wire: Wire, view: View, keys: list[bytes], pending: list[bytes], lease: _Lease
-) -> Ints:
-    """Send what is pending and read the keys' times in the same trip: int64[n], MISSING for no row."""
-    lease.keep()
-    reads = [command(b"HGET", key, view.time_field) for key in keys]
-    replies = _send(wire, [*pending, *reads])[len(pending) :]
+def _stored_times(replies: list[object]) -> Ints:
+    """Event times that the store holds, MISSING for no row: int64[n]."""
     known = {stored: decode_time(stored) for stored in set(replies)}
     return np.fromiter((known[stored] for stored in replies), np.int64, len(replies))
 
 
 def _send(wire: Wire, commands: list[bytes]) -> list[object]:
     replies = wire.ask(b"".join(commands), len(commands), TRIP_SECONDS)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise StoreError(f"the online store refused a profile: {reply}")
+    if hiredis.ReplyError in set(map(type, replies)):
+        refusal = next(reply for reply in replies if isinstance(reply, hiredis.ReplyError))
+        raise StoreError(f"the online store refused a profile: {refusal}")
     return replies
 
 

@@ -74,7 +74,7 @@ class Wire:
                         raise
                     self._drop()  # the server was restarted since the last trip
                     return self._trip(payload, replies, deadline)
-                if had_one and any(_lost_script(reply) for reply in answer):
+                if had_one and _lost_script(answer):
                     self._drop()  # a new connection brings the scripts
                     return self._trip(payload, replies, deadline)
                 return answer
@@ -150,8 +150,10 @@ def _reader() -> hiredis.Reader:
     return hiredis.Reader(notEnoughData=_MORE)
 
 
-def _lost_script(reply: object) -> bool:
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+def _lost_script(answer: list[object]) -> bool:
+    if hiredis.ReplyError not in set(map(type, answer)):
+        return False
+    return any(isinstance(r, hiredis.ReplyError) and str(r).startswith("NOSCRIPT") for r in answer)
 
 
 def _what(error: Exception) -> str:
