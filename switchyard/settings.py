@@ -85,6 +85,9 @@ class Settings(BaseSettings):
         str | None,
         Field(description="'role:sha256hex' pairs, comma-separated; required off loopback"),
     ] = None
+    future_limit_s: Annotated[
+        int, Field(ge=0, description="How far an event may lie ahead of the service's clock")
+    ] = 300
     journal_fsync: Annotated[
         Literal["never", "always"], Field(description="'always' survives the machine's death too")
     ] = "never"

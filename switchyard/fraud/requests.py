@@ -20,8 +20,6 @@ from switchyard.fraud.columns import CHANNELS
 from switchyard.fraud.countries import COUNTRIES
 from switchyard.fraud.money import minor_units, parse_amount
 
-FUTURE_LIMIT = timedelta(minutes=5)
-"""How far a client's clock may be ahead of the service's."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -102,9 +100,9 @@ _decode_label = msgspec.json.Decoder(LabelBody).decode
 
 
 class Parser:
-    """Reads bodies for one home: its currency, and whether times may lie in the future."""
+    """Reads bodies for one home: its currency, and how far ahead of ``now`` times may lie (None: any)."""
 
-    def __init__(self, currency: str, *, future_limit: timedelta | None = FUTURE_LIMIT) -> None:
+    def __init__(self, currency: str, *, future_limit: timedelta | None) -> None:
         self._currency = currency
         self._future_limit = future_limit
         self.minor_units = minor_units(currency)

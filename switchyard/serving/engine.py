@@ -66,6 +66,7 @@ class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
     A store that is down degrades decisions and never stops them; what is only taken in needs the store.
+    ``decided`` is told of each decision once it is in the journal.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class Engine(Generic[R]):
         release: Scorer,
         *,
         variant: str = "champion",
+        decided: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
         self.domain = domain
         self.store = store
         self.journal = journal
         self.release = release
         self.variant = variant
+        self._decided = decided
 
     def decide(self, asked: Sequence[Asked[R]]) -> list[Answer | Busy]:
         """One answer for each, in order: the decision, the earlier one again, 409, or BUSY.
@@ -146,6 +149,8 @@ class Engine(Generic[R]):
                 for parts in zip(asked, replies, vectors, assembled.seen, strict=True)
             ]
         )
+        for reply in replies:
+            self._decided(reply)
         bodies = [encode(reply) for reply in replies]
         written = self._write(requests, bodies) if trip else None
         if written is None:

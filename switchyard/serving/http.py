@@ -7,6 +7,7 @@ Plain ASGI, so that any server can carry it. Here: bodies, keys, statuses. Not h
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -27,16 +28,29 @@ _log = logging.getLogger(__name__)
 _JSON = (b"content-type", b"application/json")
 
 
-class Route:
-    """One POST route as an ASGI application: ``await handle(body)`` for callers that may have it."""
+class Endpoint:
+    """One POST route as an ASGI application: ``await handle(body)`` for callers that may have it.
 
-    def __init__(self, handle: Handle, role: Role) -> None:
+    ``answered`` is told path, status and seconds of each answer.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        role: Role,
+        keys: ApiKeys,
+        answered: Callable[[str, int, float], None] = lambda _path, _status, _seconds: None,
+    ) -> None:
         self._handle = handle
         self._role: Role = role
-        self.keys = ApiKeys()
+        self._keys = keys
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await respond(send, await self._answer(scope, receive))
+        started = time.perf_counter()
+        answer = await self._answer(scope, receive)
+        self._answered(scope["path"], answer.status, time.perf_counter() - started)
+        await respond(send, answer)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         try:
@@ -52,8 +66,8 @@ class Route:
             return error_answer(RequestError("the service failed; its log says why", status=500))
 
     def _admit(self, scope: Scope) -> None:
-        if self.keys.hashed:
-            self.keys.check(header(scope, b"authorization"), self._role)
+        if self._keys.hashed:
+            self._keys.check(header(scope, b"authorization"), self._role)
         elif (server := scope.get("server")) and not is_loopback(server[0]):
             raise RequestError("off loopback this service needs API keys, it has none", status=403)
 

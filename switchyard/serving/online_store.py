@@ -168,6 +168,10 @@ class OnlineStore:
         cutoff = mark_of(self._tell([command(b"GET", self._cutoff)])[0])
         return None if cutoff == MISSING else cutoff
 
+    def raise_activity_cutoff(self, cutoff_us: int) -> None:
+        """Say that everything up to ``cutoff_us`` was appended since :meth:`load_activity`."""
+        self._tell([RAISE_TO.call(self._cutoff, b"%d" % cutoff_us)])
+
     # ------------------------------------------------------------ keys
 
     def activity_key(self, owner: str, entity: str) -> bytes:

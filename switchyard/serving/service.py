@@ -15,6 +15,8 @@ from switchyard.errors import RequestError, SwitchyardError
 from switchyard.serving.batching import Batcher
 from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import BUSY, Asked, Busy, Engine, Taken
+from switchyard.serving.http import Handle
+from switchyard.serving.keys import Role
 from switchyard.serving.online_store import LEASE_MS
 from switchyard.serving.replies import Answer
 
@@ -59,6 +61,14 @@ class DecisionService:
     async def label(self, body: bytes) -> Answer:
         """Take in a verdict. Raises RequestError, JournalError, StoreError."""
         return await self._answer(self._reader.label(body, self._clock()))
+
+    def routes(self) -> tuple[tuple[str, Handle, Role], ...]:
+        """Each path that takes a POST, what answers it, and the role of a key that may."""
+        return (
+            ("/v1/predict", self.predict, "score"),
+            ("/v1/events", self.event, "score"),
+            ("/v1/labels", self.label, "label"),
+        )
 
     def close(self) -> None:
         """Answer what still waits, then close journal and store."""

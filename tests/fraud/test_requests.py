@@ -16,7 +16,7 @@ from switchyard.fraud.money import format_minor
 from switchyard.fraud.requests import EPOCH, Label, Parser, Transaction
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-PARSER = Parser("EUR")
+PARSER = Parser("EUR", future_limit=timedelta(minutes=5))
 
 
 def transaction_body(**overrides: Any) -> dict[str, Any]:
@@ -117,6 +117,7 @@ def test_the_digest_is_the_transactions_and_not_the_spelling_of_its_body() -> No
         ({"merchant_category": "5411\n"}, "merchant_category", "matching regex"),
         ({"transaction_id": ""}, "transaction_id", "length"),
         ({"transaction_id": "x" * 129}, "transaction_id", "length"),
+        ({"transaction_id": "line\nbreak"}, "transaction_id", "matching regex"),
         ({"customer_id": 7}, "customer_id", "Expected `str`"),
         ({"terminal_id": None}, "terminal_id", "Expected `str`"),
         ({"colour": "red"}, "colour", "unknown field"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from switchyard.errors import JournalError, RequestError, SettingsError
-from switchyard.serving.http import MAX_BODY_BYTES, Route
+from switchyard.serving.http import MAX_BODY_BYTES, Endpoint
 from switchyard.serving.keys import ApiKeys
 from switchyard.serving.replies import Answer
 
@@ -29,7 +29,7 @@ async def echo(body: bytes) -> Answer:
 
 
 def call(
-    route: Route,
+    endpoint: Endpoint,
     chunks: list[bytes],
     *,
     headers: dict[str, str] | None = None,
@@ -54,18 +54,16 @@ def call(
         "server": (server, 3000),
         "headers": [(k.encode(), v.encode()) for k, v in (headers or {}).items()],
     }
-    asyncio.run(route(scope, receive, send))
+    asyncio.run(endpoint(scope, receive, send))
     return sent[0]["status"], json.loads(sent[1]["body"])
 
 
-def route_with(keys: ApiKeys) -> Route:
-    route = Route(echo, "score")
-    route.keys = keys
-    return route
+def endpoint_with(keys: ApiKeys) -> Endpoint:
+    return Endpoint(echo, "score", keys)
 
 
 def test_a_body_in_several_chunks_arrives_whole() -> None:
-    assert call(Route(echo, "score"), [b'{"a"', b":", b"1}"]) == (200, {"a": 1})
+    assert call(endpoint_with(ApiKeys()), [b'{"a"', b":", b"1}"]) == (200, {"a": 1})
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,7 @@ def test_a_body_in_several_chunks_arrives_whole() -> None:
     ids=["in one piece", "in chunks", "declared"],
 )
 def test_a_body_beyond_the_bound_is_a_413(chunks: list[bytes], headers: dict[str, str]) -> None:
-    status, body = call(Route(echo, "score"), chunks, headers=headers)
+    status, body = call(endpoint_with(ApiKeys()), chunks, headers=headers)
 
     assert status == 413
     assert body["error"]["code"] == "body_too_large"
@@ -100,15 +98,15 @@ def test_a_body_beyond_the_bound_is_a_413(chunks: list[bytes], headers: dict[str
 def test_a_key_opens_what_its_role_may_do(authorization: str | None, status: int) -> None:
     headers = {"authorization": authorization} if authorization else {}
 
-    answered, body = call(route_with(KEYS), [b"{}"], headers=headers)
+    answered, body = call(endpoint_with(KEYS), [b"{}"], headers=headers)
 
     assert answered == status
     assert "alpha" not in json.dumps(body)
 
 
 def test_off_loopback_nothing_is_answered_without_keys() -> None:
-    assert call(route_with(ApiKeys()), [b"{}"], server="192.0.2.1")[0] == 403
-    assert call(route_with(ApiKeys()), [b"{}"], server="127.0.0.1")[0] == 200
+    assert call(endpoint_with(ApiKeys()), [b"{}"], server="192.0.2.1")[0] == 403
+    assert call(endpoint_with(ApiKeys()), [b"{}"], server="127.0.0.1")[0] == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org"])
@@ -143,7 +141,7 @@ def test_every_failure_has_the_one_error_shape(
     async def fail(_body: bytes) -> Answer:
         raise error
 
-    answered, body = call(Route(fail, "score"), [b"{}"])
+    answered, body = call(Endpoint(fail, "score", ApiKeys()), [b"{}"])
 
     assert answered == status
     assert set(body) == {"error"}

@@ -1,0 +1,46 @@
+"""Small real releases of the fraud service. Factories only, no tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from switchyard.fraud.columns import FEATURE_SERVICE, FEATURES, names
+from switchyard.fraud.features import code_hash
+from switchyard.learning.calibration import Calibration
+from switchyard.learning.models import GradientBoosting, LogisticRegression
+from switchyard.learning.release import Release, write_release
+from switchyard.learning.thresholds import Thresholds
+
+COLUMNS = names(FEATURES)
+SUSPICIOUS_AMOUNT = 900
+"""The model has learned that larger amounts, and only these, are frauds."""
+
+
+def make_release(releases: Path, **overrides: Any) -> Release:
+    """A release below ``releases`` whose trees and regression were trained, on little data."""
+    X, y = _rows()
+    trees = {"rounds": 20, "max_depth": 3, "nthread": 1}
+    content: dict[str, Any] = {
+        "model": GradientBoosting.train(X, y, columns=COLUMNS, params=trees),
+        "calibration": Calibration(1.0, 0.0),
+        "baseline": LogisticRegression.train(X, y, columns=COLUMNS),
+        "baseline_calibration": Calibration(1.0, 0.0),
+        "thresholds": Thresholds(0.3, 0.6),
+        "feature_service": FEATURE_SERVICE,
+        "columns": COLUMNS,
+        "code_hash": code_hash(),
+        "training": {"seed": 7},
+        "metrics": {},
+    }
+    return write_release(releases, **(content | overrides))
+
+
+def _rows(n: int = 2_000) -> tuple[Any, Any]:
+    rng = np.random.default_rng(7)
+    X = rng.uniform(0, 5, (n, len(COLUMNS)))
+    X[rng.random(X.shape) < 0.2] = np.nan
+    X[:, COLUMNS.index("amount")] = rng.uniform(0, 2 * SUSPICIOUS_AMOUNT, n)
+    return X, (X[:, COLUMNS.index("amount")] > SUSPICIOUS_AMOUNT).astype(np.int64)
