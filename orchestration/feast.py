@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import runpy
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -101,9 +102,11 @@ def historical(settings: Settings, transactions: pa.Table) -> pa.Table:
     store = feature_store(settings)
     # Feast keeps no order of rows, so each carries its number
     asked = transactions.select(_ENTITY_COLUMNS).append_column(_ROW, pa.array(np.arange(len(ids))))
-    joined = store.get_historical_features(
-        entity_df=asked.to_pandas(), features=store.get_feature_service(FEATURE_SERVICE)
-    ).to_arrow()  # via pandas, integers with nulls would become floats
+    with warnings.catch_warnings():  # ibis 12 calls what DuckDB 2 has renamed
+        warnings.filterwarnings("ignore", r"fetch_arrow_table\(\)", DeprecationWarning)
+        joined = store.get_historical_features(
+            entity_df=asked.to_pandas(), features=store.get_feature_service(FEATURE_SERVICE)
+        ).to_arrow()  # via pandas, integers with nulls would become floats
     ordered = joined.take(pc.sort_indices(joined[_ROW])).select(names(columns))
     nullable = pa.schema([field.with_nullable(True) for field in arrow_schema(columns)])
     return ordered.cast(nullable).add_column(0, "transaction_id", ids)
@@ -119,10 +122,11 @@ def tell_materialized(settings: Settings, view: str, start: datetime, end: datet
 
 @contextlib.contextmanager
 def _environment(settings: Settings) -> Iterator[None]:
-    """The variables that ``feature_repo`` reads, set for the moment.
+    """The variables that ``feature_repo`` reads, set for the moment, and Feast's own traces removed.
 
-    On import Feast also sets ``PROMETHEUS_MULTIPROC_DIR``, which every process started later would
-    inherit: it goes again, and prometheus_client is loaded first, so that it never saw it.
+    On import Feast shows every deprecation of everybody's, and sets ``PROMETHEUS_MULTIPROC_DIR``, which
+    every process started later would inherit. Both are undone; prometheus_client is loaded first, so
+    that it never sees the variable.
     """
     import prometheus_client  # noqa: F401
 
@@ -134,7 +138,8 @@ def _environment(settings: Settings) -> Iterator[None]:
     settings.home.joinpath("feast").mkdir(parents=True, exist_ok=True)
     os.environ.update(wanted)
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
