@@ -106,7 +106,7 @@ def decimal_column(minor: npt.NDArray[np.int64], currency: str) -> pa.Array:
     words = np.zeros((len(minor), 2), np.int64)
     words[:, 0] = minor
     kind = pa.decimal128(18, decimals_of(currency))
-    return pa.Array.from_buffers(kind, len(minor), [None, pa.py_buffer(words)])
+    return pa.Array.from_buffers(kind, len(minor), [None, pa.py_buffer(words)], null_count=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +135,14 @@ def parse_amounts(column: pa.Array | pa.ChunkedArray, currency: str) -> Amounts:
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_float64(array.type):
         return _from_floats(array, decimals)
+    if array.type == pa.decimal128(18, decimals) and array.null_count == 0:
+        return _from_decimals(array, decimals)
     if not _is_readable(array.type):
         raise InputError(
             f"column 'amount' holds {array.type}; it must hold strings, floats, integers or decimals"
         )
-    return _from_text(array.cast(pa.string()), decimals)
+    text = array if pa.types.is_string(array.type) else array.cast(pa.string())
+    return _from_text(text, decimals)
 
 
 def _decimal(value: str | int | float | Decimal) -> Decimal | None:
@@ -208,6 +211,16 @@ def _from_floats(array: pa.Array, decimals: int) -> Amounts:
     return Amounts(np.where(reason == _GOOD, minor, 0).astype(np.int64), reason)
 
 
+def _from_decimals(array: pa.Array, decimals: int) -> Amounts:
+    """Decimals of the currency's own scale, of at most 18 digits, none null: minor units already."""
+    minor = _words(array).copy()
+    reason = np.full(len(minor), _GOOD, np.int8)
+    _set(reason, minor > MAX_AMOUNT_MINOR, "amount_too_large")
+    _set(reason, minor < 0, "negative_amount")
+    minor[reason != _GOOD] = 0
+    return Amounts(minor, reason)
+
+
 def _from_text(array: pa.Array, decimals: int) -> Amounts:
     """Plain decimals in bulk; whatever is written otherwise, or is wrong, one by one."""
     plain = rf"^[0-9]{{1,15}}(\.[0-9]{{0,{decimals}}}0{{0,6}})?$"
@@ -231,7 +244,11 @@ def _from_text(array: pa.Array, decimals: int) -> Amounts:
 
 def _unscaled(texts: pa.Array, decimals: int) -> npt.NDArray[np.int64]:
     """Integers behind decimal strings of at most 15 digits before the point."""
-    numbers = pc.cast(texts, pa.decimal128(38, decimals))
+    return _words(pc.cast(texts, pa.decimal128(38, decimals)))
+
+
+def _words(numbers: pa.Array) -> npt.NDArray[np.int64]:
+    """Low words of 128-bit decimals."""
     data = numbers.buffers()[1]
     if data is None or len(numbers) == 0:
         return np.empty(0, np.int64)

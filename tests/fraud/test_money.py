@@ -148,6 +148,11 @@ def test_a_column_of_decimals_reads_as_its_cells(values: list[Decimal], currency
     same_by_the_column(list(values), pa.array(values, pa.decimal128(20, 7)), currency)
 
 
+@given(st.lists(st.decimals(-100, 2_000_000, places=2)))
+def test_a_column_of_the_currency_s_own_decimals_reads_as_its_cells(values: list[Decimal]) -> None:
+    same_by_the_column(list(values), pa.array(values, pa.decimal128(18, 2)), "EUR")
+
+
 def test_a_null_is_a_bad_amount_and_a_slice_reads_as_itself() -> None:
     column = pa.chunked_array([pa.array(["9", "1.5"]), pa.array([None, "2"])]).slice(1)
 
