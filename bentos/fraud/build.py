@@ -20,7 +20,7 @@ import yaml
 import switchyard
 from switchyard.errors import ReleaseError, ServiceError
 from switchyard.fraud.features import code_hash
-from switchyard.learning.release import read_manifest
+from switchyard.learning.release import check_release
 
 NAME = "fraud"
 _SERVICE = Path(__file__).with_name("service.py")
@@ -51,7 +51,7 @@ def build_bento(release_folder: Path, bento_home: Path) -> str:
 
 
 def _release_id(folder: Path) -> str:
-    manifest = read_manifest(folder)
+    manifest = check_release(folder)
     if manifest["code_hash"] != code_hash():
         raise ReleaseError(
             f"release {manifest['id']} has columns of code {manifest['code_hash']}, but this code is "

@@ -66,13 +66,13 @@ class FraudDecisions:
     @staticmethod
     def refuse_what_cannot_be_served() -> None:
         """Runs once, before any worker: a damaged release or an open address ends the server here."""
-        from switchyard.learning.release import load_release
+        from switchyard.learning.release import check_release
 
         context = click.get_current_context(silent=True)
         host = (context.params.get("host") if context else None) or SETTINGS.host
         try:
             ApiKeys.parse(SETTINGS.api_keys).refuse_open_address(host)
-            load_release(RELEASE)
+            check_release(RELEASE)
         except SwitchyardError as error:
             sys.exit(f"the fraud service does not start: {error}")
 

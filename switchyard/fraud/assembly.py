@@ -20,6 +20,7 @@ from switchyard.fraud.columns import (
     PROFILE_TTL_DAYS,
     TERMINAL_PROFILE,
 )
+from switchyard.fraud.compiling import compiled
 from switchyard.fraud.events import (
     EVENT,
     FRAUD_KIND,
@@ -35,7 +36,7 @@ from switchyard.fraud.events import (
 )
 from switchyard.fraud.features import Requests, vectors
 from switchyard.fraud.requests import Label, Transaction
-from switchyard.fraud.sliding import COLUMNS, compiled, customer_windows, terminal_windows
+from switchyard.fraud.sliding import COLUMNS, customer_windows, terminal_windows
 from switchyard.serving.domain import Assembled
 from switchyard.serving.freshness import PERIOD_US, profile_state
 from switchyard.serving.replies import Rung

@@ -7,10 +7,6 @@ lake (``activity``), whole days (``windows``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +17,7 @@ from switchyard.fraud.columns import (
     Column,
     positions,
 )
+from switchyard.fraud.compiling import compiled as compiled
 from switchyard.fraud.events import (
     FRAUD_KIND,
     MISSING,
@@ -46,14 +43,6 @@ COLUMNS: dict[Owner, tuple[Column, ...]] = {
 }
 CUSTOMER_WIDTH = len(CUSTOMER_ACTIVITY)
 TERMINAL_WIDTH = len(TERMINAL_ACTIVITY)
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def compiled(function: _F) -> _F:
-    """Compile with numba at the first call, strict IEEE arithmetic, cached beside the source."""
-    return cast(_F, numba.njit(cache=True, error_model="numpy")(function))
-
 
 # ---------------------------------------------------------------- windows over the kept events
 

@@ -120,15 +120,12 @@ def load_release(folder: Path, *, code_hash: str | None = None, threads: int = 1
     are read from the journal). Raises ReleaseError if a file is missing or damaged, naming it with the
     hash expected and found, or if the code hash differs.
     """
-    manifest = read_manifest(folder)
+    manifest = check_release(folder)
     if code_hash is not None and code_hash != manifest["code_hash"]:
         raise ReleaseError(
             f"release {manifest['id']} has columns of code {manifest['code_hash']}, but this code is "
             f"{code_hash} and can't compute them; serve it with the code it was made with"
         )
-    for role in ROLES:
-        for name, expected in manifest[role]["files"].items():
-            _check_file(folder / name, expected)
     loaded = {role: _load(folder, role, manifest[role], threads) for role in ROLES}
     return Release(
         id=manifest["id"],
@@ -140,6 +137,18 @@ def load_release(folder: Path, *, code_hash: str | None = None, threads: int = 1
         baseline_calibration=loaded["baseline"][1],
         thresholds=Thresholds(**manifest["thresholds"]),
     )
+
+
+def check_release(folder: Path) -> dict[str, Any]:
+    """The manifest of the release in ``folder``, after every file's SHA-256 was checked; loads no model.
+
+    Raises ReleaseError naming the file that is missing or damaged.
+    """
+    manifest = read_manifest(folder)
+    for role in ROLES:
+        for name, expected in manifest[role]["files"].items():
+            _check_file(folder / name, expected)
+    return manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
