@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import numpy as np
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from switchyard.fraud import activity

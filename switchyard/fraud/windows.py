@@ -203,13 +203,19 @@ def profiles_as_of(lake: Lake, transactions: pa.Table) -> tuple[Ints, Ints]:
     The newest row of the key with available_at <= t and >= t - PROFILE_TTL_DAYS, as Feast's
     point-in-time join finds it. A row full of MISSING where there is none.
     """
+    if not len(transactions):
+        return _no_profiles(0, "customer"), _no_profiles(0, "terminal")
+    with _open() as engine:
+        return (
+            _as_of(engine, lake, transactions, "customer"),
+            _as_of(engine, lake, transactions, "terminal"),
+        )
+
+
+def _as_of(
+    engine: duckdb.DuckDBPyConnection, lake: Lake, transactions: pa.Table, owner: Owner
+) -> Ints:
     at = micros(transactions["event_timestamp"])
-    return _as_of(lake, transactions, at, "customer"), _as_of(lake, transactions, at, "terminal")
-
-
-def _as_of(lake: Lake, transactions: pa.Table, at: Ints, owner: Owner) -> Ints:
-    if not len(at):
-        return _no_profiles(0, owner)
     ready = DAY_US + PROFILE_AVAILABLE_HOUR * HOUR_US
     first = (int(at.min()) - PROFILE_TTL_DAYS * DAY_US - ready) // DAY_US
     paths = lake.paths(TABLE[owner], _date(first), _date((int(at.max()) - ready) // DAY_US))
@@ -218,7 +224,7 @@ def _as_of(lake: Lake, transactions: pa.Table, at: Ints, owner: Owner) -> Ints:
         f"ASOF JOIN profiles AS p ON a.owner_key = p.{KEY[owner]} AND a.at >= epoch_us(p.available_at) "
         f"WHERE epoch_us(p.available_at) >= a.at - {PROFILE_TTL_DAYS * DAY_US}"
     )
-    return _matched(paths, asked, condition, owner)
+    return _matched(engine, paths, asked, condition, owner)
 
 
 def profiles_on(
@@ -235,7 +241,8 @@ def profiles_on(
     condition = (
         f"JOIN profiles AS p ON a.owner_key = p.{KEY[owner]} AND a.day = p.{COLUMNS[owner][0].name}"
     )
-    return _matched(paths, asked, condition, owner)
+    with _open() as engine:
+        return _matched(engine, paths, asked, condition, owner)
 
 
 def _no_profiles(count: int, owner: Owner) -> Ints:
@@ -246,16 +253,21 @@ def _date(days: int) -> date:
     return _EPOCH + timedelta(days=days)
 
 
-def _matched(paths: list[Path], asked: pa.Table, condition: str, owner: Owner) -> Ints:
+def _matched(
+    engine: duckdb.DuckDBPyConnection,
+    paths: list[Path],
+    asked: pa.Table,
+    condition: str,
+    owner: Owner,
+) -> Ints:
     """Profiles joined to the rows ``asked`` under ``condition``, scattered to their row numbers."""
     out = _no_profiles(len(asked), owner)
     if not paths:
         return out
-    with _open() as engine:
-        engine.register("asked", asked)
-        _read(engine, "profiles", paths, profile_schema(owner))
-        wanted = ", ".join(f"p.{name}" for name in names(COLUMNS[owner]))
-        found = engine.sql(f"SELECT a.row, {wanted} FROM asked AS a {condition}").to_arrow_table()
+    engine.register("asked", asked)
+    _read(engine, "profiles", paths, profile_schema(owner))
+    wanted = ", ".join(f"p.{name}" for name in names(COLUMNS[owner]))
+    found = engine.sql(f"SELECT a.row, {wanted} FROM asked AS a {condition}").to_arrow_table()
     rows = found.column(0).to_numpy()
     for i, values in enumerate(found.columns[1:]):
         out[rows, i] = values.to_numpy()
@@ -282,7 +294,7 @@ def _read(
 ) -> None:
     """A view of the files' rows; of no rows if there are no files."""
     if paths:
-        engine.read_parquet([str(path) for path in paths]).create_view(name)
+        engine.read_parquet([str(path) for path in paths]).create_view(name, replace=True)
     else:
         engine.register(name, schema.empty_table())
 

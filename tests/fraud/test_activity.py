@@ -56,16 +56,12 @@ def events_of(*events: tuple[int, ...]) -> Events:
 
 def customer(events: Events, **asked: Any) -> dict[str, int]:
     subject = events_of(make_event(0, event_id=-5, **asked))[0]
-    return dict(
-        zip(names(CUSTOMER_ACTIVITY), windows_of("customer", events, subject), strict=True)
-    )
+    return dict(zip(names(CUSTOMER_ACTIVITY), windows_of("customer", events, subject), strict=True))
 
 
 def terminal(events: Events) -> dict[str, int]:
     subject = events_of(make_event(0, event_id=-5))[0]
-    return dict(
-        zip(names(TERMINAL_ACTIVITY), windows_of("terminal", events, subject), strict=True)
-    )
+    return dict(zip(names(TERMINAL_ACTIVITY), windows_of("terminal", events, subject), strict=True))
 
 
 def test_an_event_has_48_bytes_without_padding() -> None:
@@ -166,7 +162,9 @@ def naive_windows(events: Events, subject: np.void) -> dict[str, int]:
         return min((now - int(e["event_timestamp"]) for e in of), default=MISSING)
 
     def seen(name: str) -> int:
-        return MISSING if subject[name] == 0 else int(any(e[name] == subject[name] for e in payments))
+        return (
+            MISSING if subject[name] == 0 else int(any(e[name] == subject[name] for e in payments))
+        )
 
     day, hour = last(payments, DAY_US), last(payments, HOUR_US)
     return {

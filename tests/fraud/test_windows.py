@@ -169,13 +169,15 @@ def naive_profile(
     columns = CUSTOMER_PROFILE if owner == "customer" else TERMINAL_PROFILE
     return {
         c.name: (
-            (day - date(1970, 1, 1)).days if c.measure is None else measures[c.measure](c.window_days)
+            (day - date(1970, 1, 1)).days
+            if c.measure is None
+            else measures[c.measure](c.window_days)
         )
         for c in columns
     }
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(streams(max_size=12), st.data())
 def test_profiles_are_what_their_columns_say(
     stream: tuple[list[Row], list[Row]], data: st.DataObject
