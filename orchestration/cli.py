@@ -80,9 +80,7 @@ def _write_json(path: Path | None, figures: Any) -> None:
 def demo(json_file: Path | None, **options: Any) -> None:
     """The whole lifecycle once, ending with a served decision, a parity replay and batch scores."""
     with screen.progress(console) as (begun, done):
-        begun_home = screen.opening(begun)
         settings = _open(**options)
-        done(begun_home)
         from orchestration.demo import run_demo
 
         stages = run_demo(settings, begun, done)

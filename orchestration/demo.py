@@ -9,20 +9,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
 from typing import Any
 
 import dagster as dg
-from switchyard.fraud.sources import source_of
-from switchyard.learning.release import load_release
 
 from orchestration import deployment
 from orchestration.definitions import build_definitions
-from orchestration.home import fail_orphaned_runs, prepare_mlflow
+from orchestration.home import exports, fail_orphaned_runs, prepare_mlflow
 from orchestration.runs import Finding, run_job
 from switchyard.errors import SourceError
-from switchyard.fraud.replay import ReplayPlan, replay, transaction_body
+from switchyard.fraud.bodies import transaction_body
+from switchyard.fraud.online import online_store_of
+from switchyard.fraud.replay import ReplayPlan, replay
+from switchyard.fraud.sources import source_of
+from switchyard.fraud.sync import sync_activity
 from switchyard.lake import Lake
+from switchyard.learning.release import load_release
+from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
 REPLAYED = 2_000
@@ -60,6 +65,7 @@ def run_demo(settings: Settings, begun: Report, done: Report) -> list[Stage]:
 
     lake = Lake(settings.lake)
     first, last = demo_days(settings)
+    after = last + timedelta(days=1)
     with stage("prepare the home"):
         prepare_mlflow(settings)
         instance = dg.DagsterInstance.get()
@@ -69,23 +75,24 @@ def run_demo(settings: Settings, begun: Report, done: Report) -> list[Stage]:
         now.findings = run_job(defs, "ingest", instance, days=(first, last))
         now.figures = _rows(lake, first, last, "transactions", "quarantine")
     with stage("build features") as now:
-        now.findings = run_job(defs, "build_features", instance, days=(first, last))
+        config = {"ops": {"online_activity": {"config": {"as_of": after.isoformat()}}}}
+        now.findings = run_job(defs, "build_features", instance, days=(first, last), config=config)
         now.figures = _rows(lake, first, last, "customer_profiles", "terminal_profiles")
     with stage("train and evaluate") as now:
-        now.findings = run_job(defs, "train", instance)
+        now.findings = run_job(defs, "train", instance, config=as_of_config(after))
         now.figures = _latest_metadata(instance, "evaluation")
     with stage("release and deploy") as now:
-        now.findings = run_job(defs, "release", instance)
+        now.findings = run_job(defs, "publish", instance)
         running = deployment.current(settings)
         assert running is not None, "the release job succeeded, so the service runs"
         release = load_release(settings.releases / running.release)
         now.figures = {"release": release.id, "url": running.url}
-    after = last + timedelta(days=1)
     with stage("one decision over HTTP") as now:
-        now.figures = _one_decision(settings, after, running.url)
+        now.findings = run_job(defs, "land", instance, days=(after, after))
+        now.figures = _one_decision(lake, after, running.url)
     with stage("replay and recompute") as now:
         plan = ReplayPlan(start=after, end=after, limit=REPLAYED, repeat=0.01, late=0.01)
-        now.figures = replay(settings, running.url, plan).as_dict()
+        now.figures = replay(settings, running.url, plan, _store(settings)).as_dict()
     with stage("score batch") as now:
         scored = (last - timedelta(days=settings.test_days - 1), last)
         now.findings = run_job(defs, "score_batch", instance, days=scored)
@@ -124,10 +131,27 @@ def _latest_metadata(instance: dg.DagsterInstance, asset: str) -> dict[str, Any]
     return {k: v.value for k, v in materialization.metadata.items() if isinstance(v, plain)}
 
 
-def _one_decision(settings: Settings, day: date, url: str) -> dict[str, Any]:
+def as_of_config(day: date) -> dict[str, Any]:
+    """Run config that trains as if ``day`` had just begun, whatever has landed since."""
+    return {"ops": {"build_training_set": {"config": {"as_of": day.isoformat()}}}}
+
+
+def land_days(settings: Settings, start: date, end: date) -> None:
+    """Land the days and build their profiles; activity online catches up to the first of them."""
+    with dg.DagsterInstance.get() as instance:
+        run_job(build_definitions(settings), "land", instance, days=(start, end))
+    cutoff = datetime.combine(start, time_of_day(), UTC)
+    sync_activity(Lake(settings.lake), _store(settings), settings, cutoff)
+
+
+def _store(settings: Settings) -> OnlineStore:
+    return online_store_of(exports(settings)["SWITCHYARD_REDIS_URL"])
+
+
+def _one_decision(lake: Lake, day: date, url: str) -> dict[str, Any]:
     import httpx
 
-    body = transaction_body(settings, day)
+    body = transaction_body(lake.read("transactions", day).slice(0, 1).to_pylist()[0])
     reply = httpx.post(f"{url}/v1/predict", json=body, timeout=10)
     reply.raise_for_status()
     answer: dict[str, Any] = reply.json()

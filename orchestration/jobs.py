@@ -9,7 +9,7 @@ STAGES = {
     "ingest": ("transactions",),
     "build_features": ("features",),
     "train": ("training", "evaluation"),
-    "release": ("release",),
+    "publish": ("release",),
     "score_batch": ("batch",),
 }
 """Job name -> asset groups it materializes, in the order of the lifecycle."""
@@ -29,11 +29,20 @@ def jobs(days: dg.PartitionsDefinition, executor: dg.ExecutorDefinition) -> list
         )
         for name, groups in STAGES.items()
     ]
-    nightly = dg.AssetSelection.groups("transactions") | dg.AssetSelection.assets(
-        "customer_profiles", "terminal_profiles", "activity_windows", "feature_registry", "online_profiles"
-    )  # fmt: skip
+    landed = dg.AssetSelection.groups("transactions") | dg.AssetSelection.assets(
+        "customer_profiles", "terminal_profiles", "activity_windows"
+    )
+    nightly = landed | dg.AssetSelection.assets("feature_registry", "online_profiles")
     return [
         *by_stage,
+        dg.define_asset_job(
+            "land",
+            landed,
+            partitions_def=days,
+            hooks=hooks,
+            executor_def=executor,
+            description="Land days and build their features, offline only.",
+        ),
         dg.define_asset_job(
             "run_lifecycle",
             dg.AssetSelection.all(),

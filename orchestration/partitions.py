@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import dagster as dg
-from switchyard.fraud.sources import source_of
 
+from switchyard.fraud.sources import source_of
 from switchyard.settings import Settings
 
 

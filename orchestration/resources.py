@@ -3,18 +3,16 @@
 Here: construction only, each part when a run first needs it. Not here: what the parts do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import dagster as dg
 from dagster_mlflow import mlflow_tracking
-from switchyard.fraud.sources import source_of
 
 from orchestration.deployment import LocalServing
 from orchestration.feast import FeastFeatureStore
 from orchestration.home import EXPERIMENT, exports
 from switchyard.fraud.online import online_store_of
+from switchyard.fraud.sources import source_of
 from switchyard.lake import Lake
 from switchyard.settings import Settings
 

@@ -5,16 +5,17 @@ Here: one call that runs a job over a range of days and reads what its checks sa
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
 from orchestration.home import process_tag
 from switchyard.errors import SwitchyardError
+
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""Dagster prints every event to stderr; here the caller shows progress itself. The UI has them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def run_job(
     instance: dg.DagsterInstance,
     *,
     days: tuple[date, date] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> list[Finding]:
     """Run job ``name`` in this process over ``days`` (both included); returns failed, unblocking checks.
 
@@ -50,10 +52,12 @@ def run_job(
     if days:
         tags["dagster/asset_partition_range_start"] = days[0].isoformat()
         tags["dagster/asset_partition_range_end"] = days[1].isoformat()
-    with _quiet():
-        result = defs.resolve_job_def(name).execute_in_process(
-            instance=instance, tags=tags, raise_on_error=False
-        )
+    result = defs.resolve_job_def(name).execute_in_process(
+        instance=instance,
+        tags=tags,
+        run_config={**(config or {}), **_QUIET},
+        raise_on_error=False,
+    )
     findings = _failed_checks(result)
     if result.success:
         return findings
@@ -80,15 +84,3 @@ def _reason(result: dg.ExecuteInProcessResult) -> str:
             said = cause.message.strip() if cause else "no reason given"
             return f"step '{event.step_key}' failed: {said}"
     return "the run failed before its first step"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Dagster logs every event to stderr; here the caller shows progress itself."""
-    logger = logging.getLogger("dagster")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -22,7 +22,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from orchestration.demo import Stage
 
-STAGES = 9
+STAGES = 8
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how much of it, of how much."""
 

@@ -1,13 +1,11 @@
 """Sensors: what happens when something lands. Each says in words why it does nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import date, timedelta
 
 import dagster as dg
-from switchyard.fraud.sources import Source
 
+from switchyard.fraud.sources import Source
 from switchyard.lake import Lake, days_between
 
 MOST_PER_TICK = 10

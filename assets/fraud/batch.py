@@ -1,7 +1,5 @@
 """Stage 'batch': a day's transactions scored from the offline path, into the lake."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from assets.fraud import registry

@@ -1,17 +1,19 @@
 """How the fraud assets present themselves in Dagster: owners, schemas from the column tables, pictures.
 
-Not here: anything that computes.
+And the one run-time knob that stages share. Not here: anything that computes.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
+from pydantic import Field
 
 from switchyard.fraud.columns import Column
+from switchyard.lake import Lake
 
 OWNERS = ["team:fraud-ml"]
 
@@ -44,3 +46,20 @@ def tell_rows(
             asset_key=asset,
             partition_key=day.isoformat(),
         )
+
+
+class AsOf(dg.Config):
+    """The moment a run pretends it is."""
+
+    as_of: str | None = Field(
+        default=None,
+        description="Day (YYYY-MM-DD) at whose midnight UTC the run stands; default: after the last day landed.",
+    )
+
+    def moment(self, lake: Lake) -> datetime:
+        """Midnight UTC of ``as_of``, or of the day after the last landed one."""
+        if self.as_of:
+            day = date.fromisoformat(self.as_of)
+        else:
+            day = lake.days("transactions")[-1] + timedelta(days=1)
+        return datetime.combine(day, time(), UTC)

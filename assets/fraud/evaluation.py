@@ -4,8 +4,6 @@ The gates are typed policies of ``switchyard.learning.policy``; here they become
 what is downstream does not run, and the check says why.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +24,6 @@ from switchyard.learning.policy import (
     PromotionPolicy,
     ScoringCostPolicy,
     Verdict,
-    reference_model,
 )
 from switchyard.learning.release import load_release
 from switchyard.learning.trial import Trial, trial_of
@@ -64,10 +61,9 @@ def assets() -> list[dg.AssetsDefinition]:
             dg.AssetCheckSpec(name, asset="evaluation", description=said, blocking=True)
             for name, said in GATES.items()
         ],
-        required_resource_keys={"mlflow"},
     )
     def evaluation(
-        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+        mlflow: dg.ResourceParam[Any], settings: dg.ResourceParam[Settings]
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         data = Dataset.load(settings.training / "training_set.parquet")
         candidate = Fitted.load(settings.training / GradientBoosting.name)
@@ -77,7 +73,7 @@ def assets() -> list[dg.AssetsDefinition]:
         )
         write_text(json.dumps(trial.record(), indent=1), settings.training / EVALUATION)
         pngs = _pictures(trial, candidate)
-        _track(context.resources.mlflow, trial, pngs)
+        _track(mlflow, trial, pngs)
         yield dg.MaterializeResult(
             asset_key="evaluation", metadata=_metadata(trial) | _inline(pngs)
         )
@@ -100,9 +96,7 @@ def _verdicts(trial: Trial, candidate: Fitted, settings: Settings) -> dict[str, 
         seed=settings.seed,
     )
     leaks = LeakPolicy().judge(trial.validation.X, trial.validation.y, names(FEATURES))
-    cost = ScoringCostPolicy().judge(
-        candidate.model, reference_model(names(FEATURES)), trial.test.X
-    )
+    cost = ScoringCostPolicy().judge(candidate.model, trial.test.X)
     return dict(zip(GATES, (holds, leaks, cost), strict=True))
 
 

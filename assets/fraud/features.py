@@ -3,14 +3,12 @@
 The formulas are ``switchyard.fraud.windows`` and ``activity``; this module only moves them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
 
-from assets.fraud.describe import OWNERS, days_of, schema, tell_rows
+from assets.fraud.describe import OWNERS, AsOf, days_of, schema, tell_rows
 from assets.ports import FeatureStore
 from switchyard.fraud import activity, sync, windows
 from switchyard.fraud.columns import (
@@ -126,11 +124,12 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         kinds={"redis"},
     )
     def online_activity(
+        config: AsOf,
         lake: dg.ResourceParam[Lake],
         online_store: dg.ResourceParam[OnlineStore],
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
-        cutoff = _midnight(lake.days("transactions")[-1], 1)
+        cutoff = config.moment(lake)
         loaded = sync.sync_activity(lake, online_store, settings, cutoff)
         return dg.MaterializeResult(
             metadata={

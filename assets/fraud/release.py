@@ -4,9 +4,8 @@ Here: the order of these steps and the aliases that follow them. Not here: what 
 (``switchyard.learning.release``), how a Bento is built or run (behind ``assets.ports.Serving``).
 """
 
-from __future__ import annotations
-
 import json
+from typing import Any
 
 import dagster as dg
 
@@ -70,15 +69,12 @@ def assets() -> list[dg.AssetsDefinition]:
         description="The release as a version of the registered model 'fraud', alias 'challenger'.",
         owners=OWNERS,
         kinds={"mlflow"},
-        required_resource_keys={"mlflow"},
     )
     def registered_model(
-        context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+        mlflow: dg.ResourceParam[Any], settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult:
         release_id, uri = candidate_of(settings), settings.mlflow_tracking_uri
-        version = registry.register(
-            context.resources.mlflow, uri, release_id, settings.releases / release_id
-        )
+        version = registry.register(mlflow, uri, release_id, settings.releases / release_id)
         registry.set_alias(uri, "challenger", release_id)
         return dg.MaterializeResult(metadata={"version": version, "release": release_id})
 

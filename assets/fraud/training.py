@@ -3,19 +3,18 @@
 Splitting, fitting and calibrating are ``switchyard.learning``; a label that was not known is never used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
-from assets.fraud.describe import OWNERS, schema
+from assets.fraud.describe import OWNERS, AsOf, schema
 from assets.ports import FeatureStore
 from switchyard.fraud import expectations
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset, dataset_of
-from switchyard.fraud.features import vectors_with
+from switchyard.fraud.features import profile_matrices, vectors_of
 from switchyard.lake import Lake, write_text
 from switchyard.learning.drift import drift_report
 from switchyard.learning.fitting import Fitted, fit
@@ -62,15 +61,16 @@ def assets() -> list[dg.AssetsDefinition]:
         ],
     )  # fmt: skip
     def training_set(
+        config: AsOf,
         lake: dg.ResourceParam[Lake],
         settings: dg.ResourceParam[Settings],
         feature_store: dg.ResourceParam[FeatureStore],
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        days = lake.days("transactions")
-        as_of = datetime.combine(days[-1] + timedelta(days=1), time(), UTC)
-        rows = lake.read("transactions", days[0], days[-1])
-        X = vectors_with(lake, rows, feature_store.historical(rows))
-        data = dataset_of(rows, lake.read("labels", days[0], days[-1]), X, as_of)
+        as_of = config.moment(lake)
+        first, last = lake.days("transactions")[0], (as_of - timedelta(days=1)).date()
+        rows = lake.read("transactions", first, last)
+        X = vectors_of(lake, rows, profile_matrices(feature_store.historical(rows)))
+        data = dataset_of(rows, lake.read("labels", first, last), X, as_of)
         data.save(settings.training / "training_set.parquet")
         yield dg.MaterializeResult(
             asset_key="training_set",
@@ -92,14 +92,12 @@ def assets() -> list[dg.AssetsDefinition]:
             description=description,
             owners=OWNERS,
             kinds=kinds,
-            required_resource_keys={"mlflow"},
         )
         def model(
-            context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]
+            mlflow: dg.ResourceParam[Any], settings: dg.ResourceParam[Settings]
         ) -> dg.MaterializeResult:
             fitted = fit_model(kind, settings)
             fitted.save(settings.training / kind.name)
-            mlflow = context.resources.mlflow
             mlflow.log_params({f"{kind.name}.{k}": v for k, v in fitted.record.items()})
             return dg.MaterializeResult(metadata={k: str(v) for k, v in fitted.record.items()})
 

@@ -4,8 +4,6 @@ A bad row is quarantined with its reason; a bad file fails its own day and no ot
 about data and appear as checks; an exception in here means broken code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 

@@ -298,11 +298,15 @@ def vectors(
     return out
 
 
-def vectors_of(lake: Lake, transactions: pa.Table) -> Floats:
+def vectors_of(
+    lake: Lake, transactions: pa.Table, profiles: tuple[Ints, Ints] | None = None
+) -> Floats:
     """The vectors of past transactions, float64[n, 50] in their order: what batch and backtest score.
 
-    From the profiles usable at each one's moment and the lake's ``activity_windows``. Raises LakeError if
-    these lack one of the transactions, InputError if more than one currency is among them.
+    From the lake's ``activity_windows`` and the profiles usable at each one's moment: ``profiles`` if
+    they are known already (int64[n, 14] and int64[n, 11], from a feature store's point-in-time join),
+    else looked up in the lake. Raises LakeError if the activity of a transaction is not there,
+    InputError if more than one currency is among them.
     """
     if not len(transactions):
         return np.empty((0, len(FEATURES)))
@@ -311,9 +315,17 @@ def vectors_of(lake: Lake, transactions: pa.Table) -> Floats:
         raise InputError(
             f"transactions in {currencies} can't share vectors; a home has one currency"
         )
-    profiles = profiles_as_of(lake, transactions)
+    known = profiles if profiles is not None else profiles_as_of(lake, transactions)
     activity = activity_of(lake, transactions)
-    return vectors(requests_of(transactions), *profiles, *activity, minor_units_of(currencies[0]))
+    return vectors(requests_of(transactions), *known, *activity, minor_units_of(currencies[0]))
+
+
+def profile_matrices(joined: pa.Table) -> tuple[Ints, Ints]:
+    """Columns of both profiles as int64[n, 14] and int64[n, 11], MISSING for null; rows in their order."""
+    rows = np.arange(len(joined))
+    return _matrix(joined, names(CUSTOMER_PROFILE), rows), _matrix(
+        joined, names(TERMINAL_PROFILE), rows
+    )
 
 
 def activity_of(lake: Lake, transactions: pa.Table) -> tuple[Ints, Ints]:
