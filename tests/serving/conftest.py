@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from switchyard.learning.release import Release
 from switchyard.serving import valkey
+from tests.releases import make_release
 
 _numbers = itertools.count()
 
@@ -23,3 +25,8 @@ def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def project() -> str:
     return f"test{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return make_release(tmp_path_factory.mktemp("releases"))

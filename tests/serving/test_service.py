@@ -1,0 +1,145 @@
+"""The running service: bodies in from many tasks, answers out of one engine thread."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchyard.errors import JournalError, RequestError, StoreError
+from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
+from switchyard.fraud.requests import Parser
+from switchyard.learning.release import Release
+from switchyard.serving.engine import Engine
+from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.online_store import OnlineStore
+from switchyard.serving.replies import Answer
+from switchyard.serving.service import DecisionService
+from switchyard.serving.trip import Claim, Wanted
+
+NOON_US = 1_772_366_400_000_000
+READER = FraudReader(Parser("EUR", future_limit=timedelta(minutes=5)), FraudDomain(100))
+
+
+@pytest.fixture
+def make_service(
+    tmp_path: Path, store_url: str, project: str, release: Release
+) -> Iterator[Callable[..., DecisionService]]:
+    made: list[DecisionService] = []
+
+    def make(**overrides: Any) -> DecisionService:
+        parts = {
+            "store": OnlineStore(store_url, project, VIEWS, timeout_s=1.0),
+            "journal": Journal(tmp_path / "journal"),
+            "release": release,
+        }
+        engine = Engine(FraudDomain(100), **(parts | overrides))
+        made.append(DecisionService(engine, READER, lambda: NOON_US))
+        return made[-1]
+
+    yield make
+    for service in made:
+        service.close()
+
+
+def body(number: int = 1, **overrides: Any) -> bytes:
+    content = {
+        "transaction_id": f"t{number}",
+        "customer_id": f"c{number % 7}",
+        "terminal_id": f"s{number % 3}",
+        "amount": number,
+        "event_timestamp": "2026-03-01T12:00:00Z",
+    }
+    return json.dumps(content | overrides).encode()
+
+
+def test_many_at_once_are_each_answered_with_their_own_decision_and_journalled(
+    make_service: Callable[..., DecisionService], tmp_path: Path
+) -> None:
+    service = make_service()
+
+    async def all_at_once() -> list[Answer]:
+        return await asyncio.gather(*(service.predict(body(n)) for n in range(200)))
+
+    answers = asyncio.run(all_at_once())
+
+    replies = [json.loads(answer.body) for answer in answers]
+    decided = {
+        r["decision_id"]: r["transaction"]["transaction_id"]
+        for r in read_journal(tmp_path / "journal")
+        if r["type"] == "decision"
+    }
+    assert [r["transaction_id"] for r in replies] == [f"t{n}" for n in range(200)]
+    assert {r["decision_id"]: r["transaction_id"] for r in replies} == decided
+
+
+def test_a_wrong_body_is_refused_before_it_meets_the_others(
+    make_service: Callable[..., DecisionService],
+) -> None:
+    service = make_service()
+
+    async def mixed() -> list[Answer | BaseException]:
+        bodies = [body(1), body(2, amount=-1), b"{", body(3)]
+        return await asyncio.gather(*map(service.predict, bodies), return_exceptions=True)
+
+    fine, negative, no_json, also_fine = asyncio.run(mixed())
+
+    assert isinstance(fine, Answer)
+    assert isinstance(also_fine, Answer)
+    assert isinstance(negative, RequestError)
+    assert negative.field == "amount"
+    assert isinstance(no_json, RequestError)
+    assert no_json.status == 400
+
+
+def test_what_another_worker_claimed_and_never_finished_is_decided_when_its_lease_ends(
+    make_service: Callable[..., DecisionService], store_url: str, project: str
+) -> None:
+    service = make_service()
+    digest = READER.transaction(body(), NOON_US).digest
+    other = OnlineStore(store_url, project, VIEWS)
+    other.read([Wanted(("c1", "s1"), Claim("t1", b"a dead worker's ", digest))])
+
+    started = time.monotonic()
+    answer = asyncio.run(service.predict(body()))
+
+    other.close()
+    assert answer.status == 200
+    assert 1.5 < time.monotonic() - started < 2.6
+
+
+def test_events_wait_for_the_store_while_decisions_go_on_without_it(
+    make_service: Callable[..., DecisionService], tmp_path: Path
+) -> None:
+    nowhere = OnlineStore(f"unix://{tmp_path}/nobody.sock", "x", VIEWS, timeout_s=0.05)
+    service = make_service(store=nowhere)
+
+    async def both() -> list[Answer | BaseException]:
+        return await asyncio.gather(
+            service.predict(body(1)), service.event(body(2)), return_exceptions=True
+        )
+
+    decided, event = asyncio.run(both())
+
+    assert isinstance(decided, Answer)
+    assert isinstance(event, StoreError)
+
+
+def test_a_journal_that_cannot_be_written_stops_decisions_until_it_can(
+    make_service: Callable[..., DecisionService], tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "in the way"
+    in_the_way.write_text("")
+    service = make_service(journal=Journal(in_the_way / "journal"))
+
+    with pytest.raises(JournalError):
+        asyncio.run(service.predict(body(1)))
+    in_the_way.unlink()
+
+    assert asyncio.run(service.predict(body(2))).status == 200
