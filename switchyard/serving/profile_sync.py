@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import compress
+from itertools import compress, zip_longest
 
 import hiredis
 import numpy as np
@@ -29,7 +29,7 @@ from switchyard.serving.scripts import LEASE
 from switchyard.serving.wire import Wire
 
 LEASE_SECONDS = 10.0
-CHUNK_ROWS = 2_000
+CHUNK_ROWS = 1_000
 TRIP_SECONDS = 10.0
 
 
@@ -45,24 +45,29 @@ def write_rows(
         available_at, kind="stable"
     )  # a key that comes twice ends with its newest row
     moments = {int(moment): encode_time(int(moment)) for moment in np.unique(available_at)}
+    chunks = [order[start : start + CHUNK_ROWS] for start in range(0, len(order), CHUNK_ROWS)]
     lease = _Lease(wire, f"{project}:syncing:{view.name}".encode())
-    written, ready = 0, list[bytes]()
+    written, keys = 0, _keys(view, ids, chunks[0], project) if chunks else []
     lease.take()
     with ThreadPoolExecutor(1, "profile-sync") as sender:
-        for start in range(0, len(order), CHUNK_ROWS):
-            chunk = order[start : start + CHUNK_ROWS]
-            keys = [entity_key(view, ids[i], project.encode()) for i in chunk]
-            lease.keep()
-            answers = sender.submit(_send, wire, ready + read_time_commands(view, keys))
+        answers = sender.submit(_send, wire, read_time_commands(view, keys))
+        for chunk, following in zip_longest(chunks, chunks[1:], fillvalue=order[:0]):
             times = available_at[chunk]
             commands = write_commands(view, keys, rows[chunk], [moments[t] for t in times.tolist()])
-            fresh = _stored_times(answers.result()[len(ready) :]) <= times
-            ready = list(compress(commands, fresh))
-            written += len(ready)
-    lease.keep()
-    _send(wire, ready)
+            keys = _keys(view, ids, following, project)
+            reads = read_time_commands(view, keys)
+            fresh = _stored_times(answers.result()[-len(chunk) :]) <= times
+            lease.keep()
+            answers = sender.submit(_send, wire, [*compress(commands, fresh), *reads])
+            written += int(fresh.sum())
+        answers.result()
     lease.give_back()
     return written
+
+
+def _keys(view: View, ids: Sequence[str], chunk: Ints, project: str) -> list[bytes]:
+    suffix = project.encode()
+    return [entity_key(view, ids[i], suffix) for i in chunk.tolist()]
 
 
 def _stored_times(replies: list[object]) -> Ints:
