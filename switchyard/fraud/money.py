@@ -1,12 +1,14 @@
 """Money: decimal amounts from outside become whole numbers of the currency's smallest unit, exactly.
 
 One amount (the API) or a column of them (files) by the same rules: no rounding ever, so an amount with
-more decimals than its currency has is refused. A float means the shortest decimal that gives that float.
+more decimals than its currency has is refused. A float means the amount it lies at, give or take what
+arithmetic in floats leaves behind; otherwise the shortest decimal that gives it.
 Not here: conversion between currencies. Source of the decimals: ISO 4217, list one.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -47,6 +49,10 @@ _EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
 _GOOD = -1
 
 
+FLOAT_ULPS = 4
+"""A binary float so many units in the last place from an amount is that amount."""
+
+
 def decimals_of(currency: str) -> int:
     """Decimals that the currency has (ISO 4217: 'minor unit').
 
@@ -81,6 +87,8 @@ def parse_amount(value: str | int | float | Decimal, currency: str) -> int:
     >>> parse_amount("57.16", "EUR"), parse_amount(57.16, "EUR"), parse_amount(57, "JPY")
     (5716, 5716, 57)
     """
+    if isinstance(value, float):
+        value = _settled(value, decimals_of(currency))
     number = _decimal(value)
     minor = "bad_amount" if number is None else _minor(number, decimals_of(currency))
     if isinstance(minor, str):
@@ -156,6 +164,14 @@ def _decimal(value: str | int | float | Decimal) -> Decimal | None:
     return number if number.is_finite() else None
 
 
+def _settled(value: float, decimals: int) -> float:
+    """The nearest amount if ``value`` is it but for FLOAT_ULPS of arithmetic, else ``value``."""
+    if not 0 <= value < 2**53 / 10**decimals:
+        return value
+    nearest = round(value * 10**decimals) / 10**decimals
+    return nearest if abs(nearest - value) <= FLOAT_ULPS * math.ulp(value) else value
+
+
 def _minor(number: Decimal, decimals: int) -> int | AmountReason:
     """The amount in minor units, or why it is refused."""
     if number < 0:
@@ -193,10 +209,11 @@ def _is_readable(kind: pa.DataType) -> bool:
 
 
 def _from_floats(array: pa.Array, decimals: int) -> Amounts:
-    """A float is good if dividing its nearest whole number of minor units gives it back.
+    """A float is good if it lies within FLOAT_ULPS of a whole number of minor units.
 
-    Exact: below 2^53 both operands are exact, division rounds correctly, and of decimals with at most
-    15 digits only the shortest one of a float gives that float.
+    Below 2^53 both operands of the division are exact and it rounds correctly, so the nearest amount is
+    found exactly; what arithmetic in floats has added to it (5 x 17.13 gives 85.64999999999999) is a
+    few units in the last place, and a real further decimal is thousands of billions of them.
     """
     values = array.fill_null(np.nan).to_numpy(zero_copy_only=False)
     scale = float(10**decimals)
@@ -204,7 +221,8 @@ def _from_floats(array: pa.Array, decimals: int) -> Amounts:
     within = np.where((finite >= 0) & (finite <= MAX_AMOUNT_MINOR / scale), finite, 0.0)
     minor = np.rint(within * scale)
     reason = np.full(len(values), _GOOD, np.int8)
-    _set(reason, minor / scale != within, "too_many_decimals")
+    off = np.abs(minor / scale - within)
+    _set(reason, off > FLOAT_ULPS * np.spacing(within), "too_many_decimals")
     _set(reason, finite > MAX_AMOUNT_MINOR / scale, "amount_too_large")
     _set(reason, finite < 0, "negative_amount")
     _set(reason, ~np.isfinite(values), "bad_amount")

@@ -181,3 +181,9 @@ def test_there_are_249_countries() -> None:
     assert len(COUNTRIES) == 249
     assert {"NA", "FR", "GB", "AX"} <= COUNTRIES
     assert not {"UK", "EU", "XX"} & COUNTRIES
+
+
+@pytest.mark.parametrize(("value", "minor"), [(0.1 + 0.2, 30), (5 * 17.13, 8565), (3 * 27.7, 8310)])
+def test_what_float_arithmetic_leaves_behind_is_no_further_decimal(value: float, minor: int) -> None:
+    assert parse_amount(value, "EUR") == minor
+    assert parse_amounts(pa.array([value]), "EUR").minor.tolist() == [minor]
