@@ -1,0 +1,330 @@
+"""The Bento over HTTP: built from a real release, served by plain ``bentoml serve``, drained by SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import switchyard
+from bentos.fraud.build import build_bento
+from switchyard.errors import ReleaseError
+from switchyard.fraud.columns import FEATURES
+from switchyard.serving import valkey
+from switchyard.serving.journal import find_decision, read_journal
+from tests.releases import SUSPICIOUS_AMOUNT, make_release
+
+PROJECT = Path(__file__).resolve().parents[2]
+START_S = 60.0
+MARK = "conflict_said_by_the_copy"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running Bento and where it keeps things."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    home: Path
+    release_folder: Path
+    tag: str
+
+    @property
+    def journal(self) -> Path:
+        return self.home / "journal"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A hidden folder, as the default home is one."""
+    folder = tmp_path_factory.mktemp("bento") / ".switchyard"
+    folder.mkdir()
+    yield folder
+    valkey.stop(folder)
+
+
+@pytest.fixture(scope="module")
+def release_folder(home: Path) -> Path:
+    return make_release(home / "releases").folder
+
+
+@pytest.fixture(scope="module")
+def tag(home: Path, release_folder: Path) -> str:
+    return build_bento(release_folder, home / "bentoml")
+
+
+@pytest.fixture(scope="module")
+def served(home: Path, release_folder: Path, tag: str) -> Iterator[Served]:
+    mark_the_copy(bento_folder(home, tag))
+    port = free_port()
+    log = home / "service.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            serve_command(tag, port),
+            env=environment(home),
+            cwd=PROJECT,
+            stdout=output,
+            stderr=output,
+        )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        wait_until_ready(client, process, log)
+        yield Served(process, client, home, release_folder, tag)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def bento_folder(home: Path, tag: str) -> Path:
+    return home / "bentoml" / "bentos" / tag.replace(":", "/")
+
+
+def mark_the_copy(bento: Path) -> None:
+    """Change one word in the Bento's copy of the package: only that copy says it."""
+    replies = bento / "src" / "switchyard" / "serving" / "replies.py"
+    replies.write_text(replies.read_text().replace('409: "conflict"', f'409: "{MARK}"'))
+
+
+def serve_command(tag: str, port: int, *more: str) -> list[str]:
+    return [sys.executable, "-m", "bentoml", "serve", tag, "--port", str(port), *more]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What ``switchyard env`` sets, and the tests' own cache of compiled code."""
+    return os.environ | {
+        "SWITCHYARD_HOME": str(home),
+        "BENTOML_HOME": str(home / "bentoml"),
+        "SWITCHYARD_REDIS_URL": valkey.start(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "NUMBA_CACHE_DIR": str(Path(switchyard.__file__).parent / "fraud" / "__pycache__"),
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    pytest.fail(f"the service was not ready:\n{log.read_text()}")
+
+
+def make_body(transaction_id: str, **overrides: Any) -> dict[str, Any]:
+    body = {
+        "transaction_id": transaction_id,
+        "customer_id": "c1",
+        "terminal_id": "s1",
+        "amount": "57.16",
+        "event_timestamp": datetime.now(UTC).isoformat(),
+        "channel": "pos",
+    }
+    return body | overrides
+
+
+# ---------------------------------------------------------------- what is built
+
+
+def test_a_release_has_one_bento_and_building_it_again_is_no_work(
+    home: Path, release_folder: Path, tag: str
+) -> None:
+    info = bento_folder(home, tag) / "bento.yaml"
+    built_at = info.stat().st_mtime_ns
+
+    assert build_bento(release_folder, home / "bentoml") == tag == f"fraud:{release_folder.name}"
+    assert info.stat().st_mtime_ns == built_at
+    assert not list((home / "bentoml").glob(".building-*"))
+
+
+def test_a_damaged_release_is_not_built(release_folder: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(release_folder, tmp_path / release_folder.name)
+    (damaged / "model" / "model.ubj").write_bytes(b"no trees")
+
+    with pytest.raises(ReleaseError, match=r"model\.ubj is damaged"):
+        build_bento(damaged, tmp_path / "bentoml")
+
+    assert not (tmp_path / "bentoml").exists()
+
+
+# ---------------------------------------------------------------- what is answered
+
+
+def test_a_decision_is_in_the_journal_when_its_reply_arrives(served: Served) -> None:
+    answer = served.client.post("/v1/predict", json=make_body("first"))
+
+    reply = answer.json()
+    record = find_decision(served.journal, reply["decision_id"])
+    assert answer.status_code == 200
+    assert record is not None
+    assert {name: record[name] for name in ("score", "decision", "release")} == {
+        name: reply[name] for name in ("score", "decision", "release")
+    }
+    assert reply["release"] == served.release_folder.name
+    assert list(reply) == [
+        "decision_id", "transaction_id", "score", "decision", "reasons", "release", "variant",
+        "degraded", "latency_ms",
+    ]  # fmt: skip
+    assert 0 < reply["latency_ms"] < 10_000
+
+
+def test_a_suspicious_amount_is_blocked_with_reasons(served: Served) -> None:
+    body = make_body("large", amount=str(2 * SUSPICIOUS_AMOUNT))
+
+    reply = served.client.post("/v1/predict", json=body).json()
+
+    assert reply["decision"] == "block"
+    assert reply["reasons"][0]["code"] == "LARGE_AMOUNT"
+
+
+def test_the_same_id_gets_the_same_reply_and_another_body_is_refused_by_the_copied_code(
+    served: Served,
+) -> None:
+    body = make_body("again")
+
+    first = served.client.post("/v1/predict", json=body)
+    same = served.client.post("/v1/predict", json=dict(reversed(body.items())) | {"amount": 57.16})
+    other = served.client.post("/v1/predict", json=body | {"amount": "57.17"})
+
+    assert first.content == same.content
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == MARK
+
+
+def test_an_unknown_card_gets_the_defaults(served: Served) -> None:
+    body = make_body("unknown", customer_id="nobody", terminal_id="nowhere")
+
+    reply = served.client.post("/v1/predict", json=body).json()
+
+    record = find_decision(served.journal, reply["decision_id"])
+    assert record is not None
+    assert reply["degraded"] == []
+    for column, value in zip(FEATURES, record["vector"], strict=True):
+        if column.freshness == "daily":
+            assert value == column.default
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "field"),
+    [
+        (b"{", 400, None),
+        (b"x" * 70_000, 413, None),
+        (json.dumps(make_body("bad", amount=-1)).encode(), 422, "amount"),
+        (json.dumps(make_body("bad", colour="red")).encode(), 422, "colour"),
+        (b"{}", 422, "transaction_id"),
+    ],
+)
+def test_a_bad_body_is_refused_in_the_one_error_shape(
+    served: Served, content: bytes, status: int, field: str | None
+) -> None:
+    answer = served.client.post("/v1/predict", content=content)
+
+    assert answer.status_code == status
+    assert set(answer.json()["error"]) == {"code", "message", "field"}
+    assert answer.json()["error"]["field"] == field
+
+
+def test_an_event_and_a_verdict_count_in_the_next_decision(served: Served) -> None:
+    keys = {"customer_id": "c2", "terminal_id": "s2"}
+    label = make_body("seen", **keys) | {"is_fraud": True}
+    label = {k: v for k, v in label.items() if k not in ("amount", "channel")}
+
+    event = served.client.post("/v1/events", json=make_body("seen", **keys))
+    verdict = served.client.post("/v1/labels", json=label)
+    reply = served.client.post("/v1/predict", json=make_body("next", **keys)).json()
+
+    record = find_decision(served.journal, reply["decision_id"])
+    assert record is not None
+    vector = {c.name: v for c, v in zip(FEATURES, record["vector"], strict=True)}
+    assert (event.status_code, verdict.status_code) == (200, 200)
+    assert (vector["customer_tx_count_1min"], vector["customer_fraud_label_count_30d"]) == (1, 1)
+    assert record["terminal_seq_seen"] == 2
+
+
+def test_health_and_metrics_answer_and_a_wrong_method_is_refused(served: Served) -> None:
+    metrics = served.client.get("/metrics").text
+    wrong = served.client.get("/v1/predict")
+
+    assert served.client.get("/livez").status_code == 200
+    assert re.search(r'switchyard_answers_total\{route="/v1/predict",status="409"\} 1', metrics)
+    assert 'switchyard_decisions_total{decision="block",variant="champion"} 1.0' in metrics
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
+
+
+# ---------------------------------------------------------------- what does not start
+
+
+def test_a_damaged_release_or_an_open_address_without_keys_does_not_start(
+    home: Path, tag: str, served: Served, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "bentoml"
+    shutil.copytree(home / "bentoml" / "bentos", damaged / "bentos")
+    (damaged / "bentos" / tag.replace(":", "/") / "src/release/model/model.ubj").unlink()
+    env = environment(home)
+
+    starts = [
+        subprocess.Popen(command, env=env | more, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        for command, more in (
+            (serve_command(tag, free_port()), {"BENTOML_HOME": str(damaged)}),
+            (serve_command(tag, free_port(), "--host", "0.0.0.0"), {}),
+        )
+    ]
+    damage, exposure = [start.communicate(timeout=START_S)[1] for start in starts]
+
+    assert all(start.returncode not in (0, None) for start in starts)
+    assert re.search(r"does not start: .*model\.ubj is missing", damage)
+    assert re.search(r"does not start: .*SWITCHYARD_API_KEYS", exposure)
+
+
+# ---------------------------------------------------------------- how it ends (last: it ends the service)
+
+
+def test_on_sigterm_every_decision_that_was_made_is_answered_and_the_process_ends(
+    served: Served,
+) -> None:
+    """A connection that the worker had not taken up is reset by the kernel: that one was not decided."""
+    answered: list[str] = []
+
+    def send(sender: int) -> None:
+        for n in range(1_000_000):
+            body = make_body(f"drain-{sender}-{n}")
+            try:
+                reply = httpx.post(f"{served.client.base_url}/v1/predict", json=body, timeout=10)
+            except httpx.TransportError:
+                return
+            answered.append(reply.json()["transaction_id"])
+
+    senders = [threading.Thread(target=send, args=(n,)) for n in range(4)]
+    for sender in senders:
+        sender.start()
+    while len(answered) < 20:
+        time.sleep(0.01)
+    served.process.send_signal(signal.SIGTERM)
+    for sender in senders:
+        sender.join(timeout=30)
+
+    assert served.process.wait(timeout=30) == 0
+    records = [r for r in read_journal(served.journal) if r["type"] == "decision"]
+    decided = [r["transaction"]["transaction_id"] for r in records]
+    assert sorted(answered) == sorted(i for i in decided if i.startswith("drain-"))
