@@ -138,7 +138,7 @@ def split_of(data: Dataset, settings: Settings) -> Split:
 
 
 def _vectors_meet_expectations(data: Dataset) -> dg.AssetCheckResult:
-    results = expectations.validate_columns(data.table(), FEATURES)
+    results = expectations.validate(data.table(), FEATURES)
     failed = [r for r in results if not r.success]
     return dg.AssetCheckResult(
         asset_key="training_set",
