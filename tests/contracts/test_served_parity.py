@@ -1,0 +1,121 @@
+"""Whatever the engine served, the journal is enough to compute it again to the bit.
+
+Batches of any size, late and repeated transactions, verdicts, events without a decision, a store that goes
+away: none of these may make a journalled vector differ from its recomputation.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from switchyard.fraud.bodies import label_body, transaction_body
+from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
+from switchyard.fraud.recompute import recompute
+from switchyard.fraud.requests import EPOCH, Parser, Transaction
+from switchyard.fraud.sync import sync_profiles
+from switchyard.fraud.windows import build_profiles
+from switchyard.learning.release import Release
+from switchyard.serving import valkey
+from switchyard.serving.engine import Asked, Engine
+from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.online_store import OnlineStore
+from tests.releases import make_release
+from tests.streams import Row, land, streams
+
+DAY = timedelta(days=1)
+WRITTEN = datetime(2030, 1, 1, tzinfo=UTC)
+encode = msgspec.json.encode
+READER = FraudReader(Parser("EUR", future_limit=None), FraudDomain(100))
+NOW_US = (WRITTEN - EPOCH) // timedelta(microseconds=1)
+Traffic = tuple[list[Row], list[Row], list[list[tuple[str, Row]]]]
+_WAYS = ("decide", "event", "label", "decide without the store")
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("served")
+    yield folder
+    valkey.stop(folder)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return make_release(tmp_path_factory.mktemp("releases"))
+
+
+@st.composite
+def traffic(draw: st.DrawFn) -> Traffic:
+    """A stream, and the order in which it reaches the service: batches of (what, row)."""
+    transactions, labels = draw(streams(max_size=15))
+    ways = st.sampled_from(["decide", "decide", "decide", "event", "decide without the store"])
+    sent = [(row["event_timestamp"], draw(ways), row) for row in transactions]
+    arrived = [row for row in labels if row["label_available_at"] is not None]
+    sent += [(row["label_available_at"], "label", row) for row in arrived]
+    late = draw(st.lists(st.sampled_from(sent), max_size=4))
+    ordered = [(what, row) for _, what, row in sorted(sent, key=lambda each: each[0])]
+    for _, what, row in late:
+        ordered.insert(draw(st.integers(0, len(ordered))), (what, row))
+    sizes = draw(st.lists(st.integers(1, 4), min_size=len(ordered), max_size=len(ordered)))
+    rest = iter(ordered)
+    return transactions, labels, [list(itertools.islice(rest, size)) for size in sizes]
+
+
+@settings(max_examples=10)
+@given(traffic(), st.data())
+def test_every_journalled_vector_comes_out_again(
+    home: Path, release: Release, sent: Traffic, data: st.DataObject
+) -> None:
+    transactions, labels, batches = sent
+    with tempfile.TemporaryDirectory() as folder:
+        lake = land(Path(folder) / "lake", transactions, labels)
+        last = max(row["event_timestamp"] for row in transactions).date()
+        build_profiles(lake, last - 3 * DAY, last, created_at=WRITTEN)
+        engine = make_engine(valkey.start(home), release, Path(folder) / "journal")
+        sync_before = data.draw(st.integers(0, len(batches)))
+        for number, batch in enumerate(batches):
+            if number == sync_before:
+                sync_profiles(lake, engine.store, last - DAY)
+            serve(engine, batch)
+        engine.journal.close()
+
+        records = list(read_journal(engine.journal.folder))
+        recomputed = recompute(records, lake, Path(folder) / "activity")
+
+    decided = {r["transaction"]["transaction_id"] for r in records if r["type"] == "decision"}
+    assert recomputed.differences == ()
+    assert recomputed.rows >= len(decided)
+
+
+def make_engine(url: str, release: Release, journal: Path) -> Engine[Transaction]:
+    store = OnlineStore(url, f"served{next(_numbers)}", VIEWS)
+    return Engine(FraudDomain(100), store, Journal(journal), release)
+
+
+def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None:
+    """One batch as it may wait together in the service; without a store nothing is taken in."""
+    ways: dict[str, list[Row]] = {what: [] for what in _WAYS}
+    for what, row in batch:
+        ways[what].append(row)
+    engine.decide([ask(row) for row in ways["decide"]])
+    engine.take_in([READER.event(encode(transaction_body(row)), NOW_US) for row in ways["event"]])
+    engine.take_in([READER.label(encode(label_body(row)), NOW_US) for row in ways["label"]])
+    nowhere = OnlineStore("unix:///nobody/listens.sock", "x", VIEWS, timeout_s=0.05)
+    Engine(engine.domain, nowhere, engine.journal, engine.release).decide(
+        [ask(row) for row in ways["decide without the store"]]
+    )
+
+
+def ask(row: Row) -> Asked[Transaction]:
+    transaction = READER.transaction(encode(transaction_body(row)), NOW_US)
+    return Asked(transaction, NOW_US, time.perf_counter())
