@@ -22,6 +22,7 @@ from switchyard.fraud.columns import CHANNELS, LABEL, TRANSACTION, arrow_schema,
 from switchyard.fraud.countries import COUNTRIES
 from switchyard.fraud.moments import MOMENT, parse_moments
 from switchyard.fraud.money import AMOUNT_REASONS, parse_amounts
+from switchyard.fraud.raw import KEYS, RAW
 
 Reason = Literal[
     "null_key",
@@ -40,12 +41,6 @@ Reason = Literal[
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 """Why a row is quarantined, in the order in which the reasons are looked for."""
-
-RAW: tuple[str, ...] = tuple(
-    "amount" if name == "amount_minor" else name for name in names(TRANSACTION)
-)
-"""Columns of a transaction as sources give it: the amount in major units, nothing parsed."""
-KEYS = ("transaction_id", "customer_id", "terminal_id")
 
 _CLEAN = -1
 _DETAIL_CHARACTERS = 200

@@ -8,7 +8,6 @@ Not here: conversion between currencies. Source of the decimals: ISO 4217, list 
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -88,7 +87,7 @@ def parse_amount(value: str | int | float | Decimal, currency: str) -> int:
     (5716, 5716, 57)
     """
     if isinstance(value, float):
-        value = _settled(value, decimals_of(currency))
+        value = float(settled(np.array([value]), currency)[0])
     number = _decimal(value)
     minor = "bad_amount" if number is None else _minor(number, decimals_of(currency))
     if isinstance(minor, str):
@@ -142,7 +141,7 @@ def parse_amounts(column: pa.Array | pa.ChunkedArray, currency: str) -> Amounts:
     decimals = decimals_of(currency)
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_float64(array.type):
-        return _from_floats(array, decimals)
+        return _from_floats(array, currency)
     if array.type == pa.decimal128(18, decimals) and array.null_count == 0:
         return _from_decimals(array, decimals)
     if not _is_readable(array.type):
@@ -162,14 +161,6 @@ def _decimal(value: str | int | float | Decimal) -> Decimal | None:
         return None
     number = Decimal(repr(float(value))) if isinstance(value, float) else Decimal(value)
     return number if number.is_finite() else None
-
-
-def _settled(value: float, decimals: int) -> float:
-    """The nearest amount if ``value`` is it but for FLOAT_ULPS of arithmetic, else ``value``."""
-    if not 0 <= value < 2**53 / 10**decimals:
-        return value
-    nearest = round(value * 10**decimals) / 10**decimals
-    return nearest if abs(nearest - value) <= FLOAT_ULPS * math.ulp(value) else value
 
 
 def _minor(number: Decimal, decimals: int) -> int | AmountReason:
@@ -208,23 +199,32 @@ def _is_readable(kind: pa.DataType) -> bool:
     )  # fmt: skip
 
 
-def _from_floats(array: pa.Array, decimals: int) -> Amounts:
-    """A float is good if it lies within FLOAT_ULPS of a whole number of minor units.
+def settled(values: npt.NDArray[np.float64], currency: str) -> npt.NDArray[np.float64]:
+    """Amounts in major units, each moved onto the amount it lies at within FLOAT_ULPS, if it does.
 
     Below 2^53 both operands of the division are exact and it rounds correctly, so the nearest amount is
     found exactly; what arithmetic in floats has added to it (5 x 17.13 gives 85.64999999999999) is a
     few units in the last place, and a real further decimal is thousands of billions of them.
     """
-    values = array.fill_null(np.nan).to_numpy(zero_copy_only=False)
-    scale = float(10**decimals)
-    finite = np.where(np.isfinite(values), values, 0.0)
-    within = np.where((finite >= 0) & (finite <= MAX_AMOUNT_MINOR / scale), finite, 0.0)
-    minor = np.rint(within * scale)
+    scale = minor_units(currency)
+    within = (values >= 0) & (values <= (MAX_AMOUNT_MINOR + 1) / scale)
+    inside = np.where(within, values, 0.0)
+    nearest = np.rint(inside * scale) / scale
+    near = np.abs(nearest - inside) <= FLOAT_ULPS * np.spacing(inside)
+    return np.where(within & near, nearest, values)
+
+
+def _from_floats(array: pa.Array, currency: str) -> Amounts:
+    """A float is good if it settles on an amount."""
+    given = array.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    values = settled(given, currency)
+    scale, most = minor_units(currency), MAX_AMOUNT_MINOR / minor_units(currency)
+    inside = np.where((values >= 0) & (values <= most), values, 0.0)
+    minor = np.rint(inside * scale)
     reason = np.full(len(values), _GOOD, np.int8)
-    off = np.abs(minor / scale - within)
-    _set(reason, off > FLOAT_ULPS * np.spacing(within), "too_many_decimals")
-    _set(reason, finite > MAX_AMOUNT_MINOR / scale, "amount_too_large")
-    _set(reason, finite < 0, "negative_amount")
+    _set(reason, minor / scale != inside, "too_many_decimals")
+    _set(reason, values > most, "amount_too_large")
+    _set(reason, values < 0, "negative_amount")
     _set(reason, ~np.isfinite(values), "bad_amount")
     return Amounts(np.where(reason == _GOOD, minor, 0).astype(np.int64), reason)
 

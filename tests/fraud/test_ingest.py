@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from switchyard.errors import InputError
 from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
-from switchyard.fraud.ingest import RAW, REASONS, Ingested, ingest, labels_of
+from switchyard.fraud.ingest import REASONS, Ingested, ingest, labels_of
+from switchyard.fraud.raw import RAW
 from switchyard.fraud.simulate import Simulator, SimulatorConfig
 
 DAY = date(2026, 1, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 import pyarrow as pa
@@ -86,7 +87,7 @@ def test_an_amount_is_parsed_exactly(value: object, currency: str, minor: int) -
     [
         (57.165, "EUR", "too_many_decimals"),
         ("57.165", "EUR", "too_many_decimals"),
-        (0.1 + 0.2, "EUR", "too_many_decimals"),
+        (0.1 + 0.2 + 1e-12, "EUR", "too_many_decimals"),
         ("1.0000000000000000000000000000000000000000001", "EUR", "too_many_decimals"),
         (Decimal("1E-999999"), "EUR", "too_many_decimals"),
         ("57.5", "JPY", "too_many_decimals"),
@@ -132,7 +133,12 @@ def test_a_column_of_strings_reads_as_its_cells(values: list[str], currency: str
     same_by_the_column(list(values), pa.array(values, pa.string()), currency)
 
 
-near_cents = st.integers(0, 2 * MAX_AMOUNT_MINOR).map(lambda i: i / 1000)
+near_cents = st.builds(
+    lambda i, ulps: i / 1000 + ulps * math.ulp(i / 1000),
+    st.integers(0, 2 * MAX_AMOUNT_MINOR)
+    | st.sampled_from([MAX_AMOUNT_MINOR, MAX_AMOUNT_MINOR * 10]),
+    st.integers(-6, 6),
+)
 
 
 @given(st.lists(st.one_of(st.floats(), near_cents)), currencies)
@@ -184,6 +190,8 @@ def test_there_are_249_countries() -> None:
 
 
 @pytest.mark.parametrize(("value", "minor"), [(0.1 + 0.2, 30), (5 * 17.13, 8565), (3 * 27.7, 8310)])
-def test_what_float_arithmetic_leaves_behind_is_no_further_decimal(value: float, minor: int) -> None:
+def test_what_float_arithmetic_leaves_behind_is_no_further_decimal(
+    value: float, minor: int
+) -> None:
     assert parse_amount(value, "EUR") == minor
     assert parse_amounts(pa.array([value]), "EUR").minor.tolist() == [minor]
