@@ -38,7 +38,9 @@ from switchyard.lake import Lake
 
 Floats = npt.NDArray[np.float64]
 
-COMPUTING_MODULES = ("columns", "events", "sliding", "activity", "windows", "money", "features")
+COMPUTING_MODULES = (
+    "columns", "compiling", "events", "sliding", "activity", "windows", "money", "features",
+)  # fmt: skip
 """The modules whose source decides what a column holds."""
 
 _TABLES = (CUSTOMER_PROFILE, TERMINAL_PROFILE, CUSTOMER_ACTIVITY, TERMINAL_ACTIVITY)
