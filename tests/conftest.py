@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("switchyard", deadline=None, max_examples=100)
+settings.register_profile(
+    "switchyard",
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow],  # the same: a matter of the machine's load
+)
 settings.load_profile("switchyard")
