@@ -8,14 +8,14 @@ journal (own numbers) -> answers. It knows no use case (``domain``), no HTTP (``
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
 from switchyard.errors import RequestError, StoreError
 from switchyard.serving.domain import Domain, R
+from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
 from switchyard.serving.judging import Judgement, Scorer, judge
 from switchyard.serving.online_store import OnlineStore
@@ -31,12 +31,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[R]):
-    """A request to decide. ``started`` is ``time.perf_counter()`` when its body had arrived."""
+    """A request to decide. ``started`` is ``time.perf_counter()`` when its body had arrived, ``token`` 16
+    bytes that are this request's alone, also when it asks again after BUSY."""
 
     request: R
     received_us: int
     started: float
-    token: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    token: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Engine(Generic[R]):
         self.release = release
         self.variant = variant
         self._decided = decided
+        self._new_id = unique_tokens()
 
     def decide(self, asked: Sequence[Asked[R]]) -> list[Answer | Busy]:
         """One answer for each, in order: the decision, the earlier one again, 409, or BUSY.
@@ -162,7 +164,7 @@ class Engine(Generic[R]):
 
     def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Any]) -> Reply:
         return Reply(
-            decision_id=f"{asked.received_us:014x}{secrets.token_hex(9)}",
+            decision_id=self._new_id().hex(),
             transaction_id=asked.request.transaction_id,
             score=judgement.score,
             decision=judgement.decision,

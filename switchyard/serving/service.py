@@ -16,6 +16,7 @@ from switchyard.serving.batching import Batcher
 from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import BUSY, Asked, Busy, Engine, Taken
 from switchyard.serving.http import Handle
+from switchyard.serving.ids import unique_tokens
 from switchyard.serving.keys import Role
 from switchyard.serving.online_store import LEASE_MS
 from switchyard.serving.replies import Answer
@@ -47,12 +48,14 @@ class DecisionService:
         self._engine: Engine[Any] = engine
         self._reader: Reader[Any] = reader
         self._clock = clock
+        self._new_token = unique_tokens()
         self._batcher: Batcher[Asked[Any] | Taken, Outcome] = Batcher(self._handle)
 
     async def predict(self, body: bytes) -> Answer:
         """Decide a transaction. Raises RequestError, JournalError."""
         started, now_us = time.perf_counter(), self._clock()
-        return await self._answer(Asked(self._reader.transaction(body, now_us), now_us, started))
+        transaction = self._reader.transaction(body, now_us)
+        return await self._answer(Asked(transaction, now_us, started, self._new_token()))
 
     async def event(self, body: bytes) -> Answer:
         """Take in a transaction without deciding it. Raises RequestError, JournalError, StoreError."""

@@ -27,6 +27,7 @@ from switchyard.fraud.windows import build_profiles
 from switchyard.learning.release import Release
 from switchyard.serving import valkey
 from switchyard.serving.engine import Asked, Engine
+from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal, read_journal
 from switchyard.serving.online_store import OnlineStore
 from tests.releases import make_release
@@ -35,6 +36,7 @@ from tests.streams import Row, land, streams
 DAY = timedelta(days=1)
 WRITTEN = datetime(2030, 1, 1, tzinfo=UTC)
 encode = msgspec.json.encode
+new_token = unique_tokens()
 READER = FraudReader(Parser("EUR", future_limit=None), FraudDomain(100))
 NOW_US = (WRITTEN - EPOCH) // timedelta(microseconds=1)
 Traffic = tuple[list[Row], list[Row], list[list[tuple[str, Row]]]]
@@ -118,4 +120,4 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
 
 def ask(row: Row) -> Asked[Transaction]:
     transaction = READER.transaction(encode(transaction_body(row)), NOW_US)
-    return Asked(transaction, NOW_US, time.perf_counter())
+    return Asked(transaction, NOW_US, time.perf_counter(), new_token())

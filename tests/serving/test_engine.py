@@ -23,6 +23,7 @@ from switchyard.fraud.requests import Parser, Transaction
 from switchyard.learning.models import LogisticRegression
 from switchyard.learning.release import Release
 from switchyard.serving.engine import BUSY, Asked, Engine
+from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal, read_journal
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
@@ -33,6 +34,7 @@ NOON_US = 1_772_366_400_000_000  # 2026-03-01 12:00 UTC
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 FEATURE = {name: i for i, name in enumerate(names(FEATURES))}
+new_token = unique_tokens()
 READER = FraudReader(Parser("EUR", future_limit=timedelta(minutes=5)), FraudDomain(100))
 
 
@@ -81,7 +83,7 @@ def make_transaction(number: int = 1, **overrides: Any) -> Transaction:
 
 
 def ask(transaction: Transaction) -> Asked[Transaction]:
-    return Asked(transaction, NOON_US, time.perf_counter())
+    return Asked(transaction, NOON_US, time.perf_counter(), new_token())
 
 
 def decide(engine: Engine[Transaction], *transactions: Transaction) -> list[dict[str, Any]]:
