@@ -35,7 +35,7 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         specs=[
             dg.AssetSpec(
                 "customer_profiles",
-                deps=["transactions"],
+                deps=["transactions", "labels"],
                 description="One row per card and day: integers over the 1, 7 and 30 whole days that end "
                 "with that day; available at 02:00 UTC of the next.",
                 owners=OWNERS,
