@@ -127,21 +127,24 @@ class FraudReader:
     def label(self, body: bytes, now_us: int) -> Taken:
         """A verdict counts once in 24 hours, however often it is sent."""
         label = self._parser.label(body, EPOCH + timedelta(microseconds=now_us))
-        entities = (label.customer_id, label.terminal_id)
-        record = verdict_record(label) if label.is_fraud else None
-        owners = [view.owner for view in VIEWS] if record else []
         claim = f"{_LABEL_CLAIM}:{label.is_fraud}:{label.transaction_id}"
         return Taken(
             subject=label,
             kind="label",
             record={"type": "label", "received_at": now_us, **msgspec.structs.asdict(label)},
-            entities=entities,
-            appends=tuple(
-                Append(o, e, record or b"") for o, e in zip(owners, entities, strict=False)
-            ),
+            entities=(label.customer_id, label.terminal_id),
+            appends=_verdict_appends(label) if label.is_fraud else (),
             answer=encode(Accepted(label.transaction_id, "label")),
             claim=Claim(claim, secrets.token_bytes(16), label.digest),
         )
+
+
+def _verdict_appends(label: Label) -> tuple[Append, ...]:
+    record = verdict_record(label)
+    return (
+        Append("customer", label.customer_id, record),
+        Append("terminal", label.terminal_id, record),
+    )
 
 
 def _reason(feature: int, value: float, push: float) -> Reason:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
-from switchyard.errors import RequestError, StoreError
+from switchyard.errors import StoreError
+from switchyard.serving.claims import Busy, answer_of, conflict, kept, settled_by
 from switchyard.serving.domain import Domain, R
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
 from switchyard.serving.judging import Judgement, Scorer, judge
 from switchyard.serving.online_store import OnlineStore
-from switchyard.serving.replies import Answer, Reply, encode, error_answer
+from switchyard.serving.replies import Answer, Reply, encode
 from switchyard.serving.trip import Append, Claim, Claimed, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
 
@@ -54,13 +55,6 @@ class Taken:
     appends: tuple[Append, ...]
     answer: bytes
     claim: Claim | None = None
-
-
-class Busy:
-    """Another request is deciding this id just now; ask again shortly."""
-
-
-BUSY = Busy()
 
 
 class Engine(Generic[R]):
@@ -101,7 +95,7 @@ class Engine(Generic[R]):
         return [
             answers[a.request.transaction_id]
             if a.request.digest == firsts[a.request.transaction_id].request.digest
-            else _conflict(a.request.transaction_id)
+            else conflict(a.request.transaction_id)
             for a in asked
         ]
 
@@ -128,7 +122,9 @@ class Engine(Generic[R]):
 
     def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
         trip = self._read(asked)
-        settled = [_settled(a, c) for a, c in zip(asked, _claims(trip, len(asked)), strict=True)]
+        settled = [
+            settled_by(c, a.request) for a, c in zip(asked, _claims(trip, len(asked)), strict=True)
+        ]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
             decided = self._decide_open([asked[i] for i in rows], trip and rows_of(trip, rows))
@@ -158,7 +154,7 @@ class Engine(Generic[R]):
         if written is None:
             return [Answer(200, body) for body in bodies]
         return [
-            _kept(request, body, earlier)
+            kept(body, earlier, request)
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
 
@@ -224,7 +220,7 @@ class Engine(Generic[R]):
             return [None] * len(taken)
         trip = self.store.read([Wanted(t.entities, t.claim) for t in claiming])
         claims = iter(trip.claims)
-        return [_state_of(next(claims)) if t.claim else None for t in taken]
+        return [answer_of(next(claims)) if t.claim else None for t in taken]
 
 
 def rows_of(trip: Trip, rows: Sequence[int]) -> Trip:
@@ -263,36 +259,3 @@ def _decision_record(
 
 def _claims(trip: Trip | None, count: int) -> list[Claimed | None]:
     return trip.claims if trip else [None] * count
-
-
-def _settled(asked: Asked[Any], claim: Claimed | None) -> Answer | Busy | None:
-    """The answer that is there already, or None: this one is ours to decide."""
-    if claim and claim.state in ("busy", "stored") and claim.digest != asked.request.digest:
-        return _conflict(asked.request.transaction_id)
-    return _state_of(claim)
-
-
-def _state_of(claim: Claimed | None) -> Answer | Busy | None:
-    if claim and claim.state == "stored":
-        return Answer(200, claim.reply)
-    return BUSY if claim and claim.state == "busy" else None
-
-
-def _kept(request: Any, body: bytes, earlier: Claimed | None) -> Answer:
-    """The answer that counts: another worker's, if it stored one first."""
-    if earlier is None:
-        return Answer(200, body)
-    if earlier.digest != request.digest:
-        return _conflict(request.transaction_id)
-    return Answer(200, earlier.reply)
-
-
-def _conflict(transaction_id: str) -> Answer:
-    return error_answer(
-        RequestError(
-            f"transaction {transaction_id!r} was sent before with another body; a new transaction "
-            "needs an id of its own",
-            status=409,
-            field="transaction_id",
-        )
-    )

@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeVar
 
 from switchyard.errors import RequestError, SwitchyardError
 from switchyard.serving.batching import Batcher
+from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.domain import R, Request
-from switchyard.serving.engine import BUSY, Asked, Busy, Engine, Taken
+from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import Handle
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.keys import Role

@@ -22,7 +22,8 @@ from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
 from switchyard.fraud.requests import Parser, Transaction
 from switchyard.learning.models import LogisticRegression
 from switchyard.learning.release import Release
-from switchyard.serving.engine import BUSY, Asked, Engine
+from switchyard.serving.claims import BUSY
+from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal, read_journal
 from switchyard.serving.online_store import OnlineStore

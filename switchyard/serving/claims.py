@@ -1,0 +1,54 @@
+"""Idempotency: what an earlier claim or reply of the same transaction id means for the answer to this one.
+
+Here: same body, same reply; other body, 409; being decided elsewhere, BUSY. Not here: how claims are kept
+(``online_store``), nor the wait (``service``).
+"""
+
+from __future__ import annotations
+
+from switchyard.errors import RequestError
+from switchyard.serving.domain import Request
+from switchyard.serving.replies import Answer, error_answer
+from switchyard.serving.trip import Claimed
+
+
+class Busy:
+    """Another request is deciding this id just now; ask again shortly."""
+
+
+BUSY = Busy()
+
+
+def settled_by(claim: Claimed | None, request: Request) -> Answer | Busy | None:
+    """The answer that the claim settles, or None: this request is ours to decide."""
+    if claim and claim.state in ("busy", "stored") and claim.digest != request.digest:
+        return conflict(request.transaction_id)
+    return answer_of(claim)
+
+
+def answer_of(claim: Claimed | None) -> Answer | Busy | None:
+    """The stored reply, BUSY while there is none yet, None if the claim is ours or was not made."""
+    if claim and claim.state == "stored":
+        return Answer(200, claim.reply)
+    return BUSY if claim and claim.state == "busy" else None
+
+
+def kept(body: bytes, earlier: Claimed | None, request: Request) -> Answer:
+    """The answer that counts: ``body``, or another worker's if it stored one first."""
+    if earlier is None:
+        return Answer(200, body)
+    if earlier.digest != request.digest:
+        return conflict(request.transaction_id)
+    return Answer(200, earlier.reply)
+
+
+def conflict(transaction_id: str) -> Answer:
+    """409: the id is taken by another body."""
+    return error_answer(
+        RequestError(
+            f"transaction {transaction_id!r} was sent before with another body; a new transaction "
+            "needs an id of its own",
+            status=409,
+            field="transaction_id",
+        )
+    )
