@@ -179,7 +179,7 @@ def serve(**options: Any) -> None:
     if champion is None:
         raise ServiceError("there is no champion yet: run `switchyard demo`, or the job 'retrain'")
     command = deployment.command(settings, champion, settings.port)
-    os.execvpe(command[0], command, os.environ)
+    os.execvpe(command[0], command, os.environ | deployment.environment(settings))
 
 
 @main.command()

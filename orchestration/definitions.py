@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from assets.fraud import fraud_assets
@@ -10,12 +12,14 @@ from orchestration.partitions import days_of
 from orchestration.resources import resources
 from orchestration.schedules import schedules
 from orchestration.sensors import sensors
+from switchyard.fraud.sources import source_of
 from switchyard.settings import Settings, load_settings
 
 
 def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors of a home; ``overrides`` replace resources."""
-    days = days_of(settings)
+    source = source_of(settings, now=datetime.now(UTC))
+    days = days_of(settings, source)
     executor = (
         dg.multiprocess_executor if settings.executor == "multiprocess" else dg.in_process_executor
     )
@@ -26,7 +30,7 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
         jobs=all_jobs,
         schedules=schedules(by_name),
         sensors=sensors(by_name),
-        resources=resources(settings, **overrides),
+        resources=resources(settings, source, **overrides),
         executor=executor,
     )
 

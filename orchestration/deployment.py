@@ -87,8 +87,16 @@ def command(settings: Settings, release_id: str, port: int) -> list[str]:
     return [
         str(Path(sys.executable).with_name("bentoml")), "serve", f"fraud:{release_id}",
         "--host", settings.host, "--port", str(port),
-        "--api-workers", str(settings.workers),
     ]  # fmt: skip
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the service reads of the settings given to this process alone."""
+    return {
+        "SWITCHYARD_HOME": str(settings.home),
+        "SWITCHYARD_HOST": settings.host,
+        "SWITCHYARD_WORKERS": str(settings.workers),
+    }
 
 
 def start(settings: Settings, release_id: str, port: int) -> subprocess.Popen[bytes]:
@@ -102,7 +110,7 @@ def start(settings: Settings, release_id: str, port: int) -> subprocess.Popen[by
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env=os.environ | {"SWITCHYARD_HOME": str(settings.home)},
+            env=os.environ | environment(settings),
             preexec_fn=_listen_to_signals,
         )
 

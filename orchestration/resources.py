@@ -12,12 +12,12 @@ from orchestration.deployment import LocalServing
 from orchestration.feast import FeastFeatureStore
 from orchestration.home import EXPERIMENT, exports
 from switchyard.fraud.online import online_store_of
-from switchyard.fraud.sources import source_of
+from switchyard.fraud.raw import Source
 from switchyard.lake import Lake
 from switchyard.settings import Settings
 
 
-def resources(settings: Settings, **overrides: object) -> Mapping[str, object]:
+def resources(settings: Settings, source: Source, **overrides: object) -> Mapping[str, object]:
     """Every resource by name; ``overrides`` replace single ones (tests, another target)."""
 
     @dg.resource(
@@ -29,7 +29,7 @@ def resources(settings: Settings, **overrides: object) -> Mapping[str, object]:
     return {
         "settings": settings,
         "lake": Lake(settings.lake),
-        "source": source_of(settings),
+        "source": source,
         "online_store": online_store,
         "feature_store": FeastFeatureStore(settings),
         "serving": LocalServing(settings),

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from switchyard.fraud.sources import Source
+from switchyard.fraud.raw import Source
 from switchyard.lake import Lake, days_between
 
 MOST_PER_TICK = 10

@@ -13,7 +13,7 @@ from assets.fraud.describe import OWNERS, days_of, schema, tell_rows
 from switchyard.fraud import expectations
 from switchyard.fraud.columns import LABEL, TRANSACTION
 from switchyard.fraud.landing import Landed, Validated, land_raw, validate_days
-from switchyard.fraud.sources import Source
+from switchyard.fraud.raw import Source
 from switchyard.lake import Lake
 from switchyard.settings import Settings
 

@@ -6,6 +6,7 @@ then the boosted trees are fitted by the protocol's split and score every transa
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -140,10 +141,8 @@ def _dataset(lake: Lake, split: Split) -> Dataset:
 
 def _predictions(test: Dataset, fitted: Fitted) -> pa.Table:
     ids = test.transaction_id
-    try:
+    with contextlib.suppress(pa.ArrowInvalid):  # ids that are no integers stay as they are
         ids = ids.cast(pa.int64())
-    except pa.ArrowInvalid:  # ids of this source are no integers: they stay as they are
-        pass
     return pa.table({"TRANSACTION_ID": ids, "score": pa.array(np.asarray(fitted.score(test.X)))})
 
 

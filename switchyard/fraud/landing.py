@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from switchyard.errors import SourceError
 from switchyard.fraud.ingest import ingest, labels_of
-from switchyard.fraud.sources import Source
+from switchyard.fraud.raw import Source
 from switchyard.lake import Lake
 
 REPEAT_DAYS = 35

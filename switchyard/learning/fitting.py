@@ -16,7 +16,7 @@ import numpy as np
 
 from switchyard.errors import TrainingError
 from switchyard.lake import write_text
-from switchyard.learning import Bools, Floats, Ints
+from switchyard.learning import Bools, Floats, Ints, Verdicts
 from switchyard.learning.calibration import Calibration, fit_calibration
 from switchyard.learning.models import MODELS, Model
 from switchyard.learning.splits import Split
@@ -35,7 +35,7 @@ class Rows:
     """
 
     X: Floats
-    y: Ints
+    y: Verdicts
     event_us: Ints
     label_us: Ints
     entity: Ints
