@@ -19,7 +19,7 @@ from switchyard.settings import load_settings
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    home = tmp_path / "ho me's \"home\""
+    home = tmp_path / 'ho me\'s "home"'
     yield home
     valkey.stop(home)
 
