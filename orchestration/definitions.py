@@ -23,7 +23,7 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
     executor = (
         dg.multiprocess_executor if settings.executor == "multiprocess" else dg.in_process_executor
     )
-    all_jobs = jobs(days, executor)
+    all_jobs = jobs(executor)
     by_name = {job.name: job for job in all_jobs}
     return dg.Definitions(
         assets=fraud_assets(days),

@@ -15,14 +15,13 @@ STAGES = {
 """Job name -> asset groups it materializes, in the order of the lifecycle."""
 
 
-def jobs(days: dg.PartitionsDefinition, executor: dg.ExecutorDefinition) -> list[object]:
+def jobs(executor: dg.ExecutorDefinition) -> list[object]:
     """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night."""
     hooks = {end_mlflow_on_run_finished}
     by_stage = [
         dg.define_asset_job(
             name,
             dg.AssetSelection.groups(*groups),
-            partitions_def=days if name in ("ingest", "build_features", "score_batch") else None,
             hooks=hooks,
             executor_def=executor,
             description=f"Materialize the asset groups {', '.join(groups)}.",
@@ -38,7 +37,6 @@ def jobs(days: dg.PartitionsDefinition, executor: dg.ExecutorDefinition) -> list
         dg.define_asset_job(
             "land",
             landed,
-            partitions_def=days,
             hooks=hooks,
             executor_def=executor,
             description="Land days and build their features, offline only.",
@@ -46,7 +44,6 @@ def jobs(days: dg.PartitionsDefinition, executor: dg.ExecutorDefinition) -> list
         dg.define_asset_job(
             "run_lifecycle",
             dg.AssetSelection.all(),
-            partitions_def=days,
             hooks=hooks,
             executor_def=executor,
             description="Everything once: raw transactions to a served model and batch scores.",
@@ -54,7 +51,6 @@ def jobs(days: dg.PartitionsDefinition, executor: dg.ExecutorDefinition) -> list
         dg.define_asset_job(
             "sync_profiles",
             nightly,
-            partitions_def=days,
             hooks=hooks,
             executor_def=executor,
             description="Land yesterday, build its profiles and put them online.",
