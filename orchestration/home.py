@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from switchyard.errors import SettingsError
 from switchyard.lake import write_text
 from switchyard.serving import valkey
-from switchyard.settings import Settings, default_home, load_settings
+from switchyard.settings import Settings, load_settings
 
 EXPERIMENT = "fraud"
 PROCESS_TAG = "switchyard/process"
@@ -38,17 +39,16 @@ def open_home(**overrides: Any) -> Settings:
 
     Raises SettingsError if the home already holds transactions of another source or seed.
     """
-    home = Path(overrides.get("home") or default_home()).expanduser().resolve()
-    _refuse_other_contents(home, overrides)
+    _forget_stores_of_other_homes()
     settings = load_settings(**overrides)
+    home = settings.home
+    _refuse_other_contents(settings)
     for folder in ("lake", "releases", "journal", "dagster", "mlflow", "bentoml", "feast", "training",
                    "cache/numba", "logs"):  # fmt: skip
         (home / folder).mkdir(parents=True, exist_ok=True)
     _write_once(home / "dagster" / "dagster.yaml", _DAGSTER_YAML)
     _write_once(home / "switchyard.toml", _toml({n: getattr(settings, n) for n in _FIXED}))
-    for stale in home.glob("lake/*/.*.part"):
-        if not psutil.pid_exists(int(stale.name.split(".")[-2])):
-            stale.unlink(missing_ok=True)
+    _remove_half_written(home)
     os.environ.update(exports(settings))
     return settings
 
@@ -69,6 +69,7 @@ def exports(settings: Settings) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "FEAST_USAGE": "False",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_WAIT_POLICY": "passive",  # XGBoost's threads would spin: five times slower on a busy machine
     }
 
 
@@ -115,17 +116,34 @@ def _lives(process: dict[str, Any]) -> bool:
     return False
 
 
-def _refuse_other_contents(home: Path, overrides: dict[str, Any]) -> None:
-    if not (home / "switchyard.toml").exists():
+def _refuse_other_contents(settings: Settings) -> None:
+    """Arguments and environment win over the home's file, but must not contradict what it holds."""
+    file = settings.home / "switchyard.toml"
+    if not file.exists():
         return
-    held = load_settings(home=home)
+    held = tomllib.loads(file.read_text(encoding="utf-8"))
     for name in _FIXED:
-        wanted = overrides.get(name)
-        if wanted is not None and str(wanted) != str(getattr(held, name)):
+        wanted = getattr(settings, name)
+        if wanted is not None and str(wanted) != str(held.get(name)):
             raise SettingsError(
-                f"{home} holds transactions with {name}={getattr(held, name)}, not {wanted}; "
+                f"{settings.home} holds transactions with {name}={held.get(name)}, not {wanted}; "
                 f"use another home (SWITCHYARD_HOME=...) or delete this one"
             )
+
+
+def _forget_stores_of_other_homes() -> None:
+    """After ``eval "$(switchyard env)"`` in one home, another one still has its own embedded store."""
+    url = os.environ.get("SWITCHYARD_REDIS_URL")
+    if url and valkey.is_embedded(url):
+        del os.environ["SWITCHYARD_REDIS_URL"]
+
+
+def _remove_half_written(home: Path) -> None:
+    """Files that a killed process was writing; those of a living one stay."""
+    for part in home.rglob(".*.part"):
+        process = part.name.split(".")[-2]
+        if part.is_file() and process.isdigit() and not psutil.pid_exists(int(process)):
+            part.unlink(missing_ok=True)
 
 
 def _write_once(path: Path, text: str) -> None:

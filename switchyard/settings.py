@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -95,6 +95,12 @@ class Settings(BaseSettings):
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"
     deploy: Annotated[bool, Field(description="False leaves the running service alone")] = True
+
+    @field_validator("data", "column_map")
+    @classmethod
+    def _from_any_folder(cls, path: Path | None) -> Path | None:
+        """The home remembers them, and its next command may run elsewhere."""
+        return path.expanduser().resolve() if path is not None else None
 
     @classmethod
     def settings_customise_sources(

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import psutil
 import redis
@@ -128,7 +128,18 @@ def socket_path(home: Path) -> Path:
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
         return path
     digest = hashlib.sha256(os.fsencode(_folder(home))).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"switchyard-{os.getuid()}" / f"{digest}.sock"
+    return _short_folder() / f"{digest}.sock"
+
+
+def is_embedded(url: str) -> bool:
+    """Whether ``url`` is that of some home's embedded server, running or not.
+
+    >>> is_embedded("unix:///home/me/.switchyard/valkey/valkey.sock"), is_embedded("redis://store")
+    (True, False)
+    """
+    path = Path(unquote(url.removeprefix("unix://").partition("?")[0]))
+    inside = path.parts[-2:] == ("valkey", "valkey.sock") or path.parent == _short_folder()
+    return url.startswith("unix://") and inside
 
 
 def server_program() -> Path:
@@ -150,6 +161,10 @@ def server_program() -> Path:
 
 def _folder(home: Path) -> Path:
     return home.resolve() / "valkey"
+
+
+def _short_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"switchyard-{os.getuid()}"
 
 
 def _url(home: Path) -> str:
