@@ -12,6 +12,7 @@ import dagster as dg
 
 from assets.fraud import registry
 from assets.fraud.describe import OWNERS, picture
+from assets.fraud.gates import CANDIDATE_GATES, noted
 from assets.fraud.training import split_of
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset
@@ -32,13 +33,6 @@ from switchyard.settings import Settings
 GROUP = "evaluation"
 EVALUATION = "evaluation.json"
 """File of the training folder that holds every metric of the last evaluation."""
-GATES = {
-    "candidate_holds_its_own": "The candidate's average precision is no worse than the champion's on the "
-    "same test rows, or better than the logistic regression's where there is no champion yet.",
-    "no_feature_gives_the_verdict_away": "No feature alone reaches a validation AUC over 0.99.",
-    "scoring_a_row_is_affordable": "One row costs at most 1.5 times what a booster of 500 trees of depth 6 "
-    "costs, timed beside it.",
-}
 
 
 def assets() -> list[dg.AssetsDefinition]:
@@ -59,7 +53,7 @@ def assets() -> list[dg.AssetsDefinition]:
         ],
         check_specs=[
             dg.AssetCheckSpec(name, asset="evaluation", description=said, blocking=True)
-            for name, said in GATES.items()
+            for name, said in CANDIDATE_GATES.items()
         ],
     )
     def evaluation(
@@ -79,7 +73,7 @@ def assets() -> list[dg.AssetsDefinition]:
         )
         verdicts = _verdicts(trial, candidate, settings)
         for name, verdict in verdicts.items():
-            yield _check(name, verdict)
+            yield noted(settings, _check(name, verdict))
 
     return [evaluation]
 
@@ -97,7 +91,7 @@ def _verdicts(trial: Trial, candidate: Fitted, settings: Settings) -> dict[str, 
     )
     leaks = LeakPolicy().judge(trial.validation.X, trial.validation.y, names(FEATURES))
     cost = ScoringCostPolicy().judge(candidate.model, trial.test.X)
-    return dict(zip(GATES, (holds, leaks, cost), strict=True))
+    return dict(zip(CANDIDATE_GATES, (holds, leaks, cost), strict=True))
 
 
 def _champion_scores(trial: Trial, settings: Settings) -> Any:

@@ -12,11 +12,13 @@ import dagster as dg
 from assets.fraud import registry
 from assets.fraud.describe import OWNERS
 from assets.fraud.evaluation import EVALUATION
+from assets.fraud.gates import ALL_GATES, gates_of
 from assets.ports import Serving
 from switchyard.fraud.columns import FEATURE_SERVICE, FEATURES, names
 from switchyard.fraud.features import code_hash
 from switchyard.lake import write_text
 from switchyard.learning.fitting import Fitted
+from switchyard.learning.gates import refuse_unless_passed
 from switchyard.learning.models import GradientBoosting, LogisticRegression
 from switchyard.learning.release import write_release
 from switchyard.settings import Settings
@@ -38,6 +40,7 @@ def assets() -> list[dg.AssetsDefinition]:
         kinds={"xgboost", "json"},
     )
     def release(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+        refuse_unless_passed(gates_of(settings), ALL_GATES)
         candidate = Fitted.load(settings.training / GradientBoosting.name)
         baseline = Fitted.load(settings.training / LogisticRegression.name)
         made = write_release(
