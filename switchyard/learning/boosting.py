@@ -140,6 +140,11 @@ def _watched(
         return []
     X, y = validation
     held_out = xgb.QuantileDMatrix(
-        checked(X, y, columns), y, feature_names=list(columns), nthread=chosen["nthread"], ref=rows
+        checked(X, y, columns),
+        y,
+        feature_names=list(columns),
+        nthread=chosen["nthread"],
+        max_bin=chosen["max_bin"],
+        ref=rows,
     )
     return [(held_out, "validation")]

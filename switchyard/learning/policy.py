@@ -39,9 +39,9 @@ class Verdict:
 class PromotionPolicy:
     """A challenger must hold its own against the champion, or beat the baseline if there is none.
 
-    Judged by average precision on the same test rows, with a paired bootstrap over entities: the
-    difference's low end may lie ``max_loss`` below zero, and against the baseline the difference itself
-    must not be below zero. With fewer than ``min_rows`` rows or ``min_frauds`` frauds nothing passes.
+    Judged by average precision on the same test rows, with a paired bootstrap over entities. Against a
+    champion the difference's low end may lie ``max_loss`` below zero; against the baseline, where nothing
+    is in service that could get worse, the difference itself must not be below zero. With fewer than ``min_rows`` rows or ``min_frauds`` frauds nothing passes.
     """
 
     min_rows: int = 1_000
@@ -107,7 +107,7 @@ class PromotionPolicy:
             f"({low:+.4f} to {figures['difference_high']:+.4f})"
         )
         failures = []
-        if not low >= -self.max_loss:
+        if rival == "champion" and not low >= -self.max_loss:
             failures.append(f"the low end lies more than {self.max_loss} below zero")
         if rival == "baseline" and not difference >= 0:
             failures.append("it does not reach the baseline")
