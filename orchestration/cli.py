@@ -161,7 +161,7 @@ def status(json_file: Path | None) -> None:
     """What is champion, how fresh every asset is, and whether the parts are healthy."""
     from orchestration.status import status_of
 
-    figures = status_of(_open())
+    figures = status_of(_settings_only())
     console.print(screen.status(figures))
     _write_json(json_file, figures)
 

@@ -19,7 +19,7 @@ from orchestration import deployment
 from orchestration.definitions import build_definitions
 from orchestration.home import exports, fail_orphaned_runs, prepare_mlflow
 from orchestration.runs import Finding, run_job
-from switchyard.errors import SourceError
+from switchyard.errors import SkewError, SourceError
 from switchyard.fraud.bodies import transaction_body
 from switchyard.fraud.online import online_store_of
 from switchyard.fraud.replay import ReplayPlan, replay
@@ -75,7 +75,8 @@ def run_demo(settings: Settings, begun: Report, done: Report) -> list[Stage]:
         now.findings = run_job(defs, "ingest", instance, days=(first, last))
         now.figures = _rows(lake, first, last, "transactions", "quarantine")
     with stage("build features") as now:
-        config = {"ops": {"online_activity": {"config": {"as_of": after.isoformat()}}}}
+        moment = {"config": {"as_of": after.isoformat()}}
+        config = {"ops": {"online_activity": moment, "online_profiles": moment}}
         now.findings = run_job(defs, "build_features", instance, days=(first, last), config=config)
         now.figures = _rows(lake, first, last, "customer_profiles", "terminal_profiles")
     with stage("train and evaluate") as now:
@@ -92,7 +93,12 @@ def run_demo(settings: Settings, begun: Report, done: Report) -> list[Stage]:
         now.figures = _one_decision(lake, after, running.url)
     with stage("replay and recompute") as now:
         plan = ReplayPlan(start=after, end=after, limit=REPLAYED, repeat=0.01, late=0.01)
-        now.figures = replay(settings, running.url, plan, _store(settings)).as_dict()
+        replayed = replay(settings, running.url, plan, _store(settings))
+        now.figures = replayed.as_dict()
+        if replayed.differences:
+            raise SkewError(
+                f"{replayed.differences} journalled values differ when recomputed: {replayed.examples}"
+            )
     with stage("score batch") as now:
         scored = (last - timedelta(days=settings.test_days - 1), last)
         now.findings = run_job(defs, "score_batch", instance, days=scored)

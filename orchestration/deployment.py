@@ -7,6 +7,7 @@ a warm-up prediction), and only then becomes the one that is named; the old one 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -44,11 +45,13 @@ class LocalServing:
     def deploy(self, release_id: str) -> Deployed:
         """Raises ServiceError with the end of the service's log if it does not become ready."""
         started = time.perf_counter()
+        _reap(self._settings)
         old = current(self._settings)
         if old and old.release == release_id:
             return old
         port = _free_port(self._settings.port)
         process = start(self._settings, release_id, port)
+        _note_unsettled(self._settings, process.pid, old.pid if old else None)
         url = f"http://{self._settings.host}:{port}"
         wait_until_ready(url, process, log_of(self._settings, release_id))
         new = Deployed(
@@ -61,6 +64,7 @@ class LocalServing:
         write_text(json.dumps(asdict(new), indent=1) + "\n", _state(self._settings))
         if old:
             stop_process(old.pid)
+        _unsettled(self._settings).unlink()
         return new
 
 
@@ -75,6 +79,7 @@ def current(settings: Settings) -> Deployed | None:
 
 def stop(settings: Settings) -> bool:
     """Drain and end the running service; False if there was none."""
+    _reap(settings)
     running = current(settings)
     if running:
         stop_process(running.pid)
@@ -152,6 +157,32 @@ def stop_process(pid: int) -> None:
 
 def log_of(settings: Settings, release_id: str) -> Path:
     return settings.home / "logs" / f"service-{release_id[:12]}.log"
+
+
+def _unsettled(settings: Settings) -> Path:
+    """Names the processes of a deployment that is not over: which start, which are to end."""
+    return settings.home / "deployment.unsettled.json"
+
+
+def _note_unsettled(settings: Settings, *pids: int | None) -> None:
+    processes = [{"pid": p, "started": psutil.Process(p).create_time()} for p in pids if p]
+    write_text(json.dumps(processes) + "\n", _unsettled(settings))
+
+
+def _reap(settings: Settings) -> None:
+    """End what a killed deployment left behind, all but the service that ``deployment.json`` names."""
+    path = _unsettled(settings)
+    if not path.exists():
+        return
+    named = current(settings)
+    for process in json.loads(path.read_text()):
+        pid = process["pid"]
+        if named and named.pid == pid:
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if abs(psutil.Process(pid).create_time() - process["started"]) < 1:
+                stop_process(pid)
+    path.unlink()
 
 
 def _state(settings: Settings) -> Path:

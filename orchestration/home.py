@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import tomllib
 from datetime import date
@@ -28,6 +29,10 @@ PROCESS_TAG = "switchyard/process"
 _DAGSTER_YAML = """\
 telemetry:
   enabled: false
+# a day's profiles and activity need the days before it, so runs come one after another
+concurrency:
+  runs:
+    max_concurrent_runs: 1
 """
 _FIXED = ("source", "data", "column_map", "first_day", "seed", "customers", "terminals",
           "transactions_per_day", "simulated_days", "currency")  # fmt: skip
@@ -142,7 +147,11 @@ def _remove_half_written(home: Path) -> None:
     """Files that a killed process was writing; those of a living one stay."""
     for part in home.rglob(".*.part"):
         process = part.name.split(".")[-2]
-        if part.is_file() and process.isdigit() and not psutil.pid_exists(int(process)):
+        if not process.isdigit() or psutil.pid_exists(int(process)):
+            continue
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
             part.unlink(missing_ok=True)
 
 

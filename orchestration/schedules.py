@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dagster as dg
 
+from switchyard.fraud.columns import PROFILE_AVAILABLE_HOUR
+
 
 def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
     """The platform's clock; jobs come by name from ``orchestration.jobs``."""
     nightly = dg.build_schedule_from_partitioned_job(
         by_name["sync_profiles"],
         name="nightly_profiles",
-        hour_of_day=0,
-        minute_of_hour=15,
-        description="At 00:15, so that the day's profiles are online by 02:00.",
+        hour_of_day=PROFILE_AVAILABLE_HOUR,
+        minute_of_hour=0,
+        description="At 02:00, when yesterday's profiles begin to count, offline as online.",
     )
     batch = dg.build_schedule_from_partitioned_job(
         by_name["score_batch"],

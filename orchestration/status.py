@@ -9,6 +9,8 @@ import dagster as dg
 
 from assets.fraud.registry import release_of
 from orchestration import deployment
+from switchyard.errors import StoreError
+from switchyard.fraud.online import online_store_of
 from switchyard.serving import valkey
 from switchyard.settings import Settings
 
@@ -23,15 +25,17 @@ def status_of(settings: Settings) -> dict[str, Any]:
         "challenger": release_of(settings.mlflow_tracking_uri, "challenger"),
         "service": _health(running.url) if running else "not running",
         "serves": f"{running.release} at {running.url}" if running else None,
-        "store": "running" if valkey.running(settings.home) else "not running",
-        "freshness": freshness(),
+        "store": _store(settings),
+        "freshness": freshness(settings),
     }
 
 
-def freshness() -> dict[str, str]:
+def freshness(settings: Settings) -> dict[str, str]:
     """Last materialization of every asset that Dagster knows, with its age."""
     now = datetime.now(UTC).timestamp()
-    with dg.DagsterInstance.get() as instance:
+    if not (settings.home / "dagster" / "dagster.yaml").exists():
+        return {}
+    with dg.DagsterInstance.from_config(str(settings.home / "dagster")) as instance:
         events = {
             key.to_user_string(): instance.get_latest_materialization_event(key)
             for key in sorted(instance.all_asset_keys(), key=str)
@@ -42,6 +46,18 @@ def freshness() -> dict[str, str]:
         for name, e in events.items()
         if e is not None
     }
+
+
+def _store(settings: Settings) -> str:
+    """What the configured or embedded store answers; nothing is started for it."""
+    if settings.redis_url is None and not valkey.running(settings.home):
+        return "not running"
+    url = settings.redis_url or valkey.address_of(settings).url
+    try:
+        online_store_of(url).ping()
+    except StoreError as error:
+        return f"does not answer: {error}"
+    return f"ready at {url}"
 
 
 def _health(url: str) -> str:

@@ -10,6 +10,7 @@
     |-- JournalError           a decision could not be written down, or a journal can't be read
     |-- ReleaseError           a release is damaged, unknown, or not computable by this code
     |-- TrainingError          a model can't be trained on what it was given
+    |-- SkewError              what was served is not what recomputing gives
     `-- ServiceError           a process that Switchyard owns did not start, answer or stop
 
 A message says what was wrong, where, and what would be right. Only entry points catch the root.
@@ -62,6 +63,10 @@ class ReleaseError(SwitchyardError):
 
 class TrainingError(SwitchyardError):
     """A model can't be trained on what it was given."""
+
+
+class SkewError(SwitchyardError):
+    """What was served is not what recomputing gives."""
 
 
 class ServiceError(SwitchyardError):

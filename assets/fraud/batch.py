@@ -6,6 +6,7 @@ from assets.fraud import registry
 from assets.fraud.describe import OWNERS, days_of, tell_rows
 from switchyard.errors import ReleaseError
 from switchyard.fraud.batch import score_days
+from switchyard.fraud.features import code_hash
 from switchyard.lake import Lake
 from switchyard.learning.release import load_release
 from switchyard.settings import Settings
@@ -34,11 +35,17 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         champion = registry.release_of(settings.mlflow_tracking_uri, "champion")
         if champion is None:
             raise ReleaseError("there is no champion to score with: run the job 'retrain' first")
-        release = load_release(settings.releases / champion)
+        release = load_release(settings.releases / champion, code_hash=code_hash(), threads=2)
         rows = score_days(lake, release, days_of(context))
         tell_rows(context, rows)
         return dg.MaterializeResult(
-            metadata={"dagster/row_count": sum(rows.values()), "release": champion}
+            metadata={
+                "dagster/row_count": sum(rows.values()),
+                "release": champion,
+                "days_without_transactions": [
+                    day.isoformat() for day in days_of(context) if day not in rows
+                ],
+            }
         )
 
     return [batch_scores]

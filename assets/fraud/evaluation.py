@@ -16,6 +16,7 @@ from assets.fraud.gates import CANDIDATE_GATES, noted
 from assets.fraud.training import split_of
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset
+from switchyard.fraud.features import code_hash
 from switchyard.lake import write_text
 from switchyard.learning import pictures
 from switchyard.learning.fitting import Fitted
@@ -95,9 +96,16 @@ def _verdicts(trial: Trial, candidate: Fitted, settings: Settings) -> dict[str, 
 
 
 def _champion_scores(trial: Trial, settings: Settings) -> Any:
-    """What the champion's release scores on the test rows; None where there is no champion."""
+    """What the champion's release scores on the test rows.
+
+    None where there is no champion, or where its columns are not those this code computes: the vectors of
+    the test rows would mean something else to it.
+    """
     champion = registry.release_of(settings.mlflow_tracking_uri, "champion")
-    return load_release(settings.releases / champion).score(trial.test.X) if champion else None
+    if champion is None:
+        return None
+    release = load_release(settings.releases / champion)
+    return release.score(trial.test.X) if release.manifest["code_hash"] == code_hash() else None
 
 
 def _pictures(trial: Trial, candidate: Fitted) -> dict[str, bytes]:

@@ -104,12 +104,19 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     )
     def online_profiles(
         context: dg.AssetExecutionContext,
+        config: AsOf,
         lake: dg.ResourceParam[Lake],
         online_store: dg.ResourceParam[OnlineStore],
         feature_store: dg.ResourceParam[FeatureStore],
     ) -> dg.MaterializeResult:
-        newest = days_of(context)[-PROFILE_TTL_DAYS:]
+        now = config.moment(lake) if config.as_of else datetime.now(UTC)
+        due = [d for d in days_of(context) if windows.available_at(d) <= now]
+        newest = [d for d in due if lake.has("customer_profiles", d)][-PROFILE_TTL_DAYS:]
         rows = {day: sync.sync_profiles(lake, online_store, day) for day in newest}
+        if not newest:
+            return dg.MaterializeResult(
+                metadata={"dagster/row_count": 0, "not_due_before": str(now)}
+            )
         for view in sync.PROFILES:
             feature_store.tell_materialized(view, _midnight(newest[0]), _midnight(newest[-1], 2))
         tell_rows(context, rows)

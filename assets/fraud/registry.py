@@ -14,22 +14,21 @@ MODEL = "fraud"
 
 def release_of(tracking_uri: str, alias: str) -> str | None:
     """Release id of the version that carries ``alias``, None if no version does."""
-    client, not_found = _client(tracking_uri)
-    try:
-        version = client.get_model_version_by_alias(MODEL, alias)
-    except not_found:
+    client = _client(tracking_uri)
+    if not client.search_registered_models(f"name='{MODEL}'"):
         return None
-    release: str | None = version.tags.get("release")
+    number = client.get_registered_model(MODEL).aliases.get(alias)
+    if number is None:
+        return None
+    release: str | None = client.get_model_version(MODEL, number).tags.get("release")
     return release
 
 
 def version_of(tracking_uri: str, release_id: str) -> str | None:
     """Version number of a release, None if it is not registered."""
-    client, not_found = _client(tracking_uri)
-    try:
-        found = client.search_model_versions(f"name='{MODEL}' and tags.release='{release_id}'")
-    except not_found:
-        return None
+    found = _client(tracking_uri).search_model_versions(
+        f"name='{MODEL}' and tags.release='{release_id}'"
+    )
     return str(found[0].version) if found else None
 
 
@@ -40,11 +39,9 @@ def register(mlflow: Any, tracking_uri: str, release_id: str, folder: Path) -> s
     """
     if known := version_of(tracking_uri, release_id):
         return known
-    client, not_found = _client(tracking_uri)
+    client = _client(tracking_uri)
     mlflow.log_artifacts(str(folder), artifact_path="release")
-    try:
-        client.get_registered_model(MODEL)
-    except not_found:
+    if not client.search_registered_models(f"name='{MODEL}'"):
         client.create_registered_model(MODEL, description="Scores card transactions for fraud.")
     run_id = mlflow.active_run().info.run_id
     source = mlflow.get_artifact_uri("release")
@@ -56,14 +53,13 @@ def register(mlflow: Any, tracking_uri: str, release_id: str, folder: Path) -> s
 
 def set_alias(tracking_uri: str, alias: str, release_id: str) -> None:
     """Let ``alias`` name the release's version."""
-    client, _ = _client(tracking_uri)
+    client = _client(tracking_uri)
     version = version_of(tracking_uri, release_id)
     assert version is not None, f"release {release_id} is registered before it gets an alias"
     client.set_registered_model_alias(MODEL, alias, version)
 
 
-def _client(tracking_uri: str) -> tuple[Any, type[Exception]]:
-    from mlflow.exceptions import MlflowException
+def _client(tracking_uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient(tracking_uri=tracking_uri), MlflowException
+    return MlflowClient(tracking_uri=tracking_uri)

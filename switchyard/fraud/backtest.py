@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,7 +21,7 @@ from switchyard.errors import SourceError
 from switchyard.fraud.activity import build_activity
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset, dataset_of
-from switchyard.fraud.features import vectors_of
+from switchyard.fraud.features import code_hash, vectors_of
 from switchyard.fraud.landing import land_raw, validate_days
 from switchyard.fraud.sources import Source, source_of
 from switchyard.fraud.windows import build_profiles
@@ -31,6 +32,9 @@ from switchyard.learning.splits import Split, backtest_split
 from switchyard.settings import Settings
 
 Advance = Callable[[str, int, int], None]
+CONTENTS = ("source", "data", "column_map", "first_day", "currency", "label_delay_days", "seed", "customers",
+            "terminals", "transactions_per_day", "simulated_days")  # fmt: skip
+"""Settings that decide what the landed days hold."""
 _LOADED_AT = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -80,12 +84,17 @@ def run_backtest(settings: Settings, plan: BacktestPlan, advance: Advance) -> Ba
             f"the backtest needs the days {plan.train_start} to {plan.last_day}, but source "
             f"'{source.name}' holds {bounds}"
         )
-    origin = hashlib.sha256(
-        f"{settings.source}|{settings.data}|{settings.seed}".encode()
-    ).hexdigest()
-    lake = Lake(settings.home / "backtest" / origin[:12])
+    lake = Lake(settings.home / "backtest" / _origin(settings)[:12])
     land(source, lake, bounds[0], plan.last_day, settings.currency, advance)
     return backtest(lake, bounds[0], plan, settings, advance)
+
+
+def _origin(settings: Settings) -> str:
+    """SHA-256 of what decides the landed days: the source's settings, its files' sizes and times."""
+    named = settings.model_dump(include=set(CONTENTS), mode="json")
+    files = sorted(settings.data.rglob("*")) if settings.data and settings.data.is_dir() else []
+    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return hashlib.sha256(json.dumps([named, stats, code_hash()]).encode()).hexdigest()
 
 
 def land(

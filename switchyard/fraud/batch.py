@@ -25,11 +25,13 @@ SCHEMA = pa.schema(
 def score_days(lake: Lake, release: Release, days: list[date]) -> dict[date, int]:
     """Score each day's transactions into the lake's ``batch_scores``; rows by day.
 
-    A day is written whole, and again with the same result. Raises LakeError if a day lacks its
-    transactions, profiles or activity.
+    A day is written whole, and again with the same result; a day without transactions is left out.
+    Raises LakeError if a day's transactions lack their activity.
     """
     rows: dict[date, int] = {}
     for day in days:
+        if not lake.has("transactions", day):
+            continue
         transactions = lake.read("transactions", day)
         scores = release.score(vectors_of(lake, transactions))
         scored = pa.Table.from_arrays(

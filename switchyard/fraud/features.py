@@ -40,6 +40,7 @@ Floats = npt.NDArray[np.float64]
 
 COMPUTING_MODULES = (
     "columns", "compiling", "events", "sliding", "activity", "windows", "money", "features",
+    "requests", "assembly", "online",
 )  # fmt: skip
 """The modules whose source decides what a column holds."""
 

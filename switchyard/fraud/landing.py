@@ -19,7 +19,6 @@ from switchyard.lake import Lake
 
 REPEAT_DAYS = 35
 """An id seen within so many days is a repeat."""
-INGESTED = ("transactions", "quarantine", "labels")
 
 
 @dataclass(slots=True)
@@ -40,15 +39,16 @@ class Validated:
 
 
 def land_raw(source: Source, lake: Lake, days: list[date]) -> Landed:
-    """Write ``raw_transactions`` and ``raw_labels`` of ``days``; an unreadable day is left out."""
+    """Write ``raw_transactions`` and ``raw_labels`` of ``days``.
+
+    An unreadable day is left out; what an earlier delivery of it left in the lake stays.
+    """
     landed = Landed()
     for day in days:
         try:
             raw = source.read(day)
         except SourceError as error:
             landed.unreadable[day] = str(error)
-            for table in ("raw_transactions", "raw_labels"):
-                lake.drop(table, day)
             continue
         lake.write("raw_labels", day, raw.labels)
         lake.write("raw_transactions", day, raw.transactions)
@@ -59,13 +59,11 @@ def land_raw(source: Source, lake: Lake, days: list[date]) -> Landed:
 def validate_days(lake: Lake, days: list[date], *, now: datetime, currency: str) -> Validated:
     """Write ``transactions``, ``quarantine`` and ``labels`` of the landed ``days``, oldest first.
 
-    A day that is not landed is forgotten, so that what was good before does not stay beside a bad file.
+    A day that never landed is left out.
     """
     result = Validated()
     for day in sorted(days):
         if not lake.has("raw_transactions", day):
-            for table in INGESTED:
-                lake.drop(table, day)
             continue
         raw = lake.read("raw_transactions", day)
         sorted_out = ingest(raw, day, seen=_ids_before(lake, day), now=now, currency=currency)

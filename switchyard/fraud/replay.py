@@ -91,7 +91,8 @@ def replay(
 ) -> Replayed:
     """Send the plan's days to the service at ``url``, then recompute what its journal says of them.
 
-    The days must be in the lake, with profiles. Raises ServiceError if the service can't be reached.
+    The days must be in the lake, with profiles. Raises ServiceError if a request is not answered with
+    200, or a decision is not in the journal.
     """
     lake = Lake(settings.lake)
     stream, counts = stream_of(lake, settings, plan)
@@ -237,6 +238,13 @@ def _replayed(
 ) -> Replayed:
     if not sender.latencies_ms:
         raise ServiceError("nothing was sent: the plan's days hold no transactions")
+    if refused := {status: n for status, n in sender.statuses.items() if status != "200"}:
+        raise ServiceError(f"not every request was answered with 200: {refused}")
+    if checked.rows < counts["transactions"]:
+        raise ServiceError(
+            f"{counts['transactions']} transactions were answered, but only {checked.rows} of the plan's "
+            "days are in the journal with a vector"
+        )
     p50, p99 = np.percentile(sender.latencies_ms, [50, 99])
     return Replayed(
         transactions=counts["transactions"],

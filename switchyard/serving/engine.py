@@ -57,6 +57,10 @@ class Taken:
     claim: Claim | None = None
 
 
+WRITE_PATIENCE_S = 1.0
+"""How long the second try of a write trip waits."""
+
+
 class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
@@ -191,8 +195,9 @@ class Engine(Generic[R]):
             StoredReply(request.transaction_id, request.digest, body)
             for request, body in zip(requests, bodies, strict=True)
         ]
+        events = [event for own in appends for event in own]
         try:
-            written = self.store.write([event for events in appends for event in events], replies)
+            written = self._write_surely(events, replies)
         except StoreError as error:
             _log.warning("decided, but not in the online store: %s", error)
             return None
@@ -201,6 +206,17 @@ class Engine(Generic[R]):
         subjects = [(r, "transaction", events) for r, events in zip(requests, appends, strict=True)]
         self._journal_numbers(subjects, written)
         return written
+
+    def _write_surely(self, events: list[Append], replies: list[StoredReply]) -> Written:
+        """Write; if no answer came in time, once more with patience.
+
+        The first try may have been applied, and then its numbers must still be learnt: an event that
+        others see and that has no journalled number can't be recomputed. Writing again is safe.
+        """
+        try:
+            return self.store.write(events, replies)
+        except StoreError:
+            return self.store.write(events, replies, timeout_s=WRITE_PATIENCE_S)
 
     def _journal_numbers(
         self, subjects: Sequence[tuple[Any, str, tuple[Append, ...]]], written: Written
