@@ -1,0 +1,138 @@
+"""Small homes that the lifecycle runs through for real. Factories only, no tests.
+
+A home needs its variables in the environment while something runs in it (``in_home``), and its store and
+service stopped at the end (``close``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+import switchyard
+from orchestration import deployment
+from orchestration.definitions import build_definitions
+from orchestration.demo import as_of_config, demo_days
+from orchestration.home import exports, open_home, prepare_mlflow
+from orchestration.runs import Finding, run_job
+from switchyard.lake import Lake
+from switchyard.serving import valkey
+from switchyard.settings import Settings
+
+SMALL: dict[str, Any] = {
+    "seed": 17,
+    "customers": 400,
+    "terminals": 150,
+    "transactions_per_day": 600,
+    "simulated_days": 36,
+    "days": 34,
+    "label_delay_days": 5,
+    "test_days": 7,
+}
+"""The smallest world in which the trees beat the regression on enough frauds to pass every gate."""
+
+
+@dataclass
+class Home:
+    """A prepared home, its definitions, and a Dagster instance that forgets."""
+
+    settings: Settings
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.settings.lake)
+
+    @property
+    def days(self) -> tuple[date, date]:
+        """First and last day that the lifecycle trains on."""
+        return demo_days(self.settings)
+
+    @property
+    def after(self) -> date:
+        """The day after, on which the model serves."""
+        return self.days[1] + timedelta(days=1)
+
+    def run(
+        self,
+        job: str,
+        days: Sequence[date] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> list[Finding]:
+        """Run a job over the days from the first to the last given; its failed, unblocking checks."""
+        span = (days[0], days[-1]) if days else None
+        with in_home(self.settings):
+            return run_job(self.defs, job, self.instance, days=span, config=config)
+
+
+def make_home(folder: Path, mlflow_database: Path, **overrides: Any) -> Home:
+    """A home in ``folder``, by default of the small world; ``mlflow_database`` is copied into it."""
+    settings = open_small(folder, mlflow_database, **overrides)
+    return Home(settings, build_definitions(settings), dg.DagsterInstance.ephemeral())
+
+
+def open_small(folder: Path, mlflow_database: Path, **overrides: Any) -> Settings:
+    """A home made ready without definitions; compiled code is shared with the source tree."""
+    share_compiled_code(folder)
+    with own_environment():
+        settings = open_home(home=folder, **(SMALL | overrides))
+        shutil.copy(mlflow_database, folder / "mlflow" / "mlflow.db")
+        prepare_mlflow(settings)
+    return settings
+
+
+def share_compiled_code(folder: Path) -> None:
+    """Let a home find what numba compiled for the tests (it is named by content)."""
+    cache = folder / "cache" / "numba"
+    cache.parent.mkdir(parents=True)
+    cache.symlink_to(Path(switchyard.__file__).parent / "fraud" / "__pycache__")
+
+
+def run_through_training(home: Home) -> None:
+    """Ingest, build features, train, evaluate: as the demo does it."""
+    online = {"ops": {"online_activity": {"config": {"as_of": home.after.isoformat()}}}}
+    home.findings += home.run("ingest", home.days)
+    home.findings += home.run("build_features", home.days, online)
+    home.findings += home.run("train", config=as_of_config(home.after))
+
+
+@contextmanager
+def own_environment(**variables: str) -> Iterator[None]:
+    """The environment without any home's variables but these; afterwards as it was."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("SWITCHYARD_"):
+            del os.environ[name]
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def in_home(settings: Settings) -> Iterator[None]:
+    """The environment of a shell after ``eval "$(switchyard env)"``."""
+    with own_environment(**exports(settings)):
+        yield
+
+
+def close(settings: Settings) -> None:
+    """Stop the service and the store that were started for a home."""
+    deployment.stop(settings)
+    valkey.stop(settings.home)
+
+
+def midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
