@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -54,6 +55,7 @@ def open_home(**overrides: Any) -> Settings:
     _write_once(home / "dagster" / "dagster.yaml", _DAGSTER_YAML)
     _write_once(home / "switchyard.toml", _toml({n: getattr(settings, n) for n in _FIXED}))
     _remove_half_written(home)
+    _spare_the_disk()
     os.environ.update(exports(settings))
     return settings
 
@@ -141,6 +143,21 @@ def _forget_stores_of_other_homes() -> None:
     url = os.environ.get("SWITCHYARD_REDIS_URL")
     if url and valkey.is_embedded(url):
         del os.environ["SWITCHYARD_REDIS_URL"]
+
+
+def _spare_the_disk() -> None:
+    """Let SQLite leave the timing of writes to the system in this process: Dagster commits for every event
+    of every partition. What is committed survives the death of the process, which is what has to hold;
+    after that of the machine, the event log may lack its last moments."""
+    from sqlalchemy import Engine, event
+
+    if not event.contains(Engine, "connect", _without_sync):
+        event.listen(Engine, "connect", _without_sync)
+
+
+def _without_sync(connection: Any, _record: Any) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 def _remove_half_written(home: Path) -> None:

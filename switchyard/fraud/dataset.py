@@ -105,6 +105,12 @@ class Dataset:
             {"as_of": json.dumps(self.as_of.isoformat())}
         )
 
+    def evenly(self, most: int) -> Dataset:
+        """At most ``most`` rows, evenly spaced."""
+        chosen = np.zeros(len(self), np.bool_)
+        chosen[np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)] = True
+        return self.take(chosen)
+
     def frame(self) -> pd.DataFrame:
         """The features alone, as pandas."""
         import pandas as pd

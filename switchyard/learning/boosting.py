@@ -42,7 +42,7 @@ class BoostingParams:
     subsample: float = 0.8
     colsample_bytree: float = 0.5
     reg_lambda: float = 1.0
-    max_bin: int = 256
+    max_bin: int = 128
     nthread: int = 2
 
 
