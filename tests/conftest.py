@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,6 +29,22 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
     return file
+
+
+@pytest.fixture
+def new_home(tmp_path: Path, mlflow_database: Path) -> Iterator[Callable[..., Home]]:
+    """Opens homes below the test's own folder by name; what they started is stopped at the end."""
+    from tests.homes import close, make_home
+
+    opened: list[Home] = []
+
+    def open_home(name: str = "home", **overrides: Any) -> Home:
+        opened.append(make_home(tmp_path / name, mlflow_database, **overrides))
+        return opened[-1]
+
+    yield open_home
+    for home in opened:
+        close(home.settings)
 
 
 @pytest.fixture(scope="session")

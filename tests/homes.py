@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import mlflow
 
 import switchyard
 from orchestration import deployment
@@ -23,6 +24,8 @@ from orchestration.definitions import build_definitions
 from orchestration.demo import as_of_config, demo_days
 from orchestration.home import exports, open_home, prepare_mlflow
 from orchestration.runs import Finding, run_job
+from switchyard.fraud.raw import Source
+from switchyard.fraud.sources import source_of
 from switchyard.lake import Lake
 from switchyard.serving import valkey
 from switchyard.settings import Settings
@@ -63,6 +66,10 @@ class Home:
         """The day after, on which the model serves."""
         return self.days[1] + timedelta(days=1)
 
+    @property
+    def source(self) -> Source:
+        return source_of(self.settings)
+
     def run(
         self,
         job: str,
@@ -74,11 +81,41 @@ class Home:
         with in_home(self.settings):
             return run_job(self.defs, job, self.instance, days=span, config=config)
 
+    def materialize(
+        self,
+        *assets: str,
+        days: Sequence[date] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize single assets with their checks, as somebody would from the UI."""
+        whole = self.defs.resolve_implicit_global_asset_job_def()
+        chosen = whole.get_subset(asset_selection={dg.AssetKey(name) for name in assets})
+        with in_home(self.settings):
+            try:
+                return chosen.execute_in_process(
+                    run_config=config or {},
+                    instance=self.instance,
+                    tags=range_tags(days),
+                    raise_on_error=False,
+                )
+            finally:
+                mlflow.end_run()  # the jobs' hook does it elsewhere
+
+
+def range_tags(days: Sequence[date] | None) -> dict[str, str]:
+    """How Dagster is told that one run covers the days from the first to the last."""
+    if not days:
+        return {}
+    ends = {"start": days[0], "end": days[-1]}
+    return {f"dagster/asset_partition_range_{end}": str(day) for end, day in ends.items()}
+
 
 def make_home(folder: Path, mlflow_database: Path, **overrides: Any) -> Home:
     """A home in ``folder``, by default of the small world; ``mlflow_database`` is copied into it."""
     settings = open_small(folder, mlflow_database, **overrides)
-    return Home(settings, build_definitions(settings), dg.DagsterInstance.ephemeral())
+    return Home(
+        settings, build_definitions(settings), dg.DagsterInstance.ephemeral(str(folder / "dagster"))
+    )
 
 
 def open_small(folder: Path, mlflow_database: Path, **overrides: Any) -> Settings:
@@ -86,21 +123,26 @@ def open_small(folder: Path, mlflow_database: Path, **overrides: Any) -> Setting
     share_compiled_code(folder)
     with own_environment():
         settings = open_home(home=folder, **(SMALL | overrides))
-        shutil.copy(mlflow_database, folder / "mlflow" / "mlflow.db")
-        prepare_mlflow(settings)
+        if not (folder / "mlflow" / "mlflow.db").exists():
+            shutil.copy(mlflow_database, folder / "mlflow" / "mlflow.db")
+            prepare_mlflow(settings)
     return settings
 
 
 def share_compiled_code(folder: Path) -> None:
     """Let a home find what numba compiled for the tests (it is named by content)."""
+    shared = Path(switchyard.__file__).parent / "fraud" / "__pycache__"
+    shared.mkdir(exist_ok=True)
     cache = folder / "cache" / "numba"
-    cache.parent.mkdir(parents=True)
-    cache.symlink_to(Path(switchyard.__file__).parent / "fraud" / "__pycache__")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    if not cache.is_symlink():
+        cache.symlink_to(shared)
 
 
 def run_through_training(home: Home) -> None:
     """Ingest, build features, train, evaluate: as the demo does it."""
-    online = {"ops": {"online_activity": {"config": {"as_of": home.after.isoformat()}}}}
+    moment = {"config": {"as_of": home.after.isoformat()}}
+    online = {"ops": {"online_activity": moment, "online_profiles": moment}}
     home.findings += home.run("ingest", home.days)
     home.findings += home.run("build_features", home.days, online)
     home.findings += home.run("train", config=as_of_config(home.after))
