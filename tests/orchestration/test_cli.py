@@ -1,0 +1,172 @@
+"""The command line: every command is there, errors are one line, and exports can be evaluated by a shell."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestration.cli import main
+from switchyard.serving import valkey
+from tests.homes import own_environment
+
+COMMANDS = ["backtest", "bench", "demo", "down", "env", "explain", "replay", "serve", "status", "ui",
+            "up"]  # fmt: skip
+MAP = """\
+columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
+constants: {currency: EUR}
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "home"
+    valkey.stop(tmp_path / "home")
+
+
+@pytest.fixture
+def switchyard(home: Path) -> Callable[..., Result]:
+    """Runs the command line in a home of the test's own."""
+
+    def run(*arguments: str, **variables: str) -> Result:
+        with own_environment(SWITCHYARD_HOME=str(home), COLUMNS="1000", **variables):
+            return CliRunner().invoke(main, list(arguments))
+
+    return run
+
+
+def test_help_lists_every_command_with_what_it_does(switchyard: Callable[..., Result]) -> None:
+    result = switchyard("--help")
+
+    listed = result.output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == COMMANDS
+    assert all(len(line.split()) > 3 for line in listed)
+
+
+def test_an_error_made_on_purpose_ends_in_one_line_and_code_1(
+    switchyard: Callable[..., Result], home: Path
+) -> None:
+    result = switchyard("replay", "--from", "2026-01-02", "--to", "2026-01-03")
+
+    assert result.exit_code == 1
+    assert result.output == (
+        "ServiceError: no service is running in this home: run `switchyard demo` first\n"
+    )
+
+
+def test_a_wrong_setting_is_named_with_its_value(switchyard: Callable[..., Result]) -> None:
+    result = switchyard("status", SWITCHYARD_WORKERS="none")
+
+    assert result.exit_code == 1
+    assert result.output.startswith("SettingsError: setting 'workers' is 'none': ")
+
+
+def test_what_the_command_line_does_not_know_is_a_usage_error(
+    switchyard: Callable[..., Result],
+) -> None:
+    result = switchyard("demo", "--source", "oracle")
+
+    assert result.exit_code == 2
+    assert "'oracle' is not one of 'simulator', 'handbook', 'file'" in result.output
+
+
+def test_the_exports_of_env_can_be_evaluated_by_a_shell(
+    switchyard: Callable[..., Result], home: Path
+) -> None:
+    result = switchyard("env")
+
+    shell = subprocess.run(
+        ["bash", "-c", f'{result.output}echo "$SWITCHYARD_HOME|$DAGSTER_HOME|$SWITCHYARD_REDIS_URL"'],
+        env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shell.stdout == f"{home}|{home}/dagster|unix://{valkey.socket_path(home)}\n"
+    assert valkey.running(home)
+
+
+def test_down_says_what_it_stopped_and_what_was_not_running(
+    switchyard: Callable[..., Result], home: Path
+) -> None:
+    valkey.start(home)
+
+    first, second = switchyard("down"), switchyard("down")
+
+    assert first.output == "service was not running; store stopped\n"
+    assert second.output == "service was not running; store was not running\n"
+
+
+def test_an_unknown_decision_is_said_to_be_unknown(switchyard: Callable[..., Result]) -> None:
+    result = switchyard("explain", "no-such-decision")
+
+    assert result.exit_code == 1
+    assert result.output.startswith("JournalError: no decision 'no-such-decision' in ")
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def csv_of(*lines: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        path = folder / "sales.csv"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return path
+
+    return write
+
+
+def truncated(folder: Path) -> Path:
+    path = folder / "sales.parquet"
+    pq.write_table(pa.table({name: ["1"] for name in ("id", "card", "shop", "paid", "at")}), path)
+    path.write_bytes(path.read_bytes()[:-20])
+    return path
+
+
+def missing(folder: Path) -> Path:
+    return folder / "sales.csv"
+
+
+HEADER = "id,card,shop,paid,at"
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (csv_of("id,card,shop,price,at", "1,2,3,4.00,2026-01-01T10:00:00Z"),
+         "sales.csv: column 'paid' (our amount) is missing; the file has id, card, shop, price, at"),
+        (csv_of(HEADER, "1,2,3,4.00,2026-01-01 10:00"),
+         "sales.csv: column 'at'"),
+        (csv_of(HEADER, "1,2,3,4.00"), "sales.csv: row 1 has 4 columns; the header has 5"),
+        (csv_of(), "sales.csv: is empty; it must hold at least one transaction"),
+        (csv_of(HEADER), "sales.csv: holds no rows; it must hold at least one transaction"),
+        (truncated, "sales.parquet: is no whole Parquet file (cut off or damaged): "),
+        (missing, "{folder}/sales.csv does not exist; --data must name a file or a folder of them"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_ends_the_demo_with_one_message_before_anything_runs(
+    switchyard: Callable[..., Result],
+    tmp_path: Path,
+    write: Callable[[Path], Path],
+    message: str,
+) -> None:
+    column_map = tmp_path / "map.yaml"
+    column_map.write_text(MAP)
+    file = write(tmp_path)
+
+    result = switchyard(
+        "demo", "--source", "file", "--data", str(file), "--column-map", str(column_map)
+    )
+
+    said = [line for line in result.output.splitlines() if "Error" in line]
+    assert result.exit_code == 1
+    assert len(said) == 1
+    assert said[0].startswith(f"SourceError: {message.format(folder=tmp_path)}")
+
+
+def test_a_source_without_its_folder_asks_for_it(switchyard: Callable[..., Result]) -> None:
+    result = switchyard("demo", "--source", "handbook")
+
+    assert "SourceError: source 'handbook' needs its folder or file: --data" in result.output
