@@ -212,7 +212,7 @@ def ui(port: int) -> None:
 def replay(json_file: Path | None, start: datetime, end: datetime, **options: Any) -> None:
     """Send those days' transactions to the running service, then recompute every journalled vector."""
     from orchestration import deployment
-    from orchestration.demo import land_days
+    from orchestration.demo import land_days, store_of
     from switchyard.fraud.replay import ReplayPlan
     from switchyard.fraud.replay import replay as run_replay
 
@@ -224,7 +224,7 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
     with console.status("landing the days and building their profiles"):
         land_days(settings, plan.start, plan.end)
     with screen.bar(console) as advance:
-        result = run_replay(settings, running.url, plan, advance)
+        result = run_replay(settings, running.url, plan, store_of(settings), advance)
     console.print(screen.key_values(result.as_dict()))
     _write_json(json_file, result.as_dict())
     sys.exit(1 if result.differences else 0)

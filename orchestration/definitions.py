@@ -18,8 +18,9 @@ from switchyard.settings import Settings, load_settings
 
 def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors of a home; ``overrides`` replace resources."""
-    source = source_of(settings, now=datetime.now(UTC))
-    days = days_of(settings, source)
+    now = datetime.now(UTC)
+    source = source_of(settings, now=now)
+    days = days_of(settings, source, now.date())
     executor = (
         dg.multiprocess_executor if settings.executor == "multiprocess" else dg.in_process_executor
     )
@@ -29,7 +30,7 @@ def build_definitions(settings: Settings, **overrides: object) -> dg.Definitions
         assets=fraud_assets(days),
         jobs=all_jobs,
         schedules=schedules(by_name),
-        sensors=sensors(by_name),
+        sensors=sensors(by_name, days),
         resources=resources(settings, source, **overrides),
         executor=executor,
     )

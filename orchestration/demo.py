@@ -93,7 +93,7 @@ def run_demo(settings: Settings, begun: Report, done: Report) -> list[Stage]:
         now.figures = _one_decision(lake, after, running.url)
     with stage("replay and recompute") as now:
         plan = ReplayPlan(start=after, end=after, limit=REPLAYED, repeat=0.01, late=0.01)
-        replayed = replay(settings, running.url, plan, _store(settings))
+        replayed = replay(settings, running.url, plan, store_of(settings))
         now.figures = replayed.as_dict()
         if replayed.differences:
             raise SkewError(
@@ -107,7 +107,7 @@ def run_demo(settings: Settings, begun: Report, done: Report) -> list[Stage]:
 
 
 def demo_days(settings: Settings) -> tuple[date, date]:
-    """First and last day of the demo; at least one more day is kept for the replay."""
+    """First and last day of the demo; at least one more day that is over is kept for the replay."""
     source = source_of(settings)
     bounds = source.days()
     if bounds is None:
@@ -115,7 +115,13 @@ def demo_days(settings: Settings) -> tuple[date, date]:
             f"source '{source.name}' has no end; give one with a first and a last day"
         )
     first = bounds[0]
-    last = min(first + timedelta(days=settings.days - 1), bounds[1] - timedelta(days=1))
+    over = min(bounds[1], datetime.now(UTC).date() - timedelta(days=1))
+    last = min(first + timedelta(days=settings.days - 1), over - timedelta(days=1))
+    if last < first:
+        raise SourceError(
+            f"source '{source.name}' holds {first} to {bounds[1]}; the demo needs at least two days "
+            "that are over, one of them to serve on"
+        )
     return first, last
 
 
@@ -147,10 +153,10 @@ def land_days(settings: Settings, start: date, end: date) -> None:
     with dg.DagsterInstance.get() as instance:
         run_job(build_definitions(settings), "land", instance, days=(start, end))
     cutoff = datetime.combine(start, time_of_day(), UTC)
-    sync_activity(Lake(settings.lake), _store(settings), settings, cutoff)
+    sync_activity(Lake(settings.lake), store_of(settings), settings, cutoff)
 
 
-def _store(settings: Settings) -> OnlineStore:
+def store_of(settings: Settings) -> OnlineStore:
     return online_store_of(exports(settings)["SWITCHYARD_REDIS_URL"])
 
 

@@ -4,6 +4,7 @@ Here: construction only, each part when a run first needs it. Not here: what the
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import dagster as dg
 from dagster_mlflow import mlflow_tracking
@@ -13,6 +14,7 @@ from orchestration.feast import FeastFeatureStore
 from orchestration.home import EXPERIMENT, exports
 from switchyard.fraud.online import online_store_of
 from switchyard.fraud.raw import Source
+from switchyard.fraud.sources import source_of
 from switchyard.lake import Lake
 from switchyard.settings import Settings
 
@@ -26,10 +28,16 @@ def resources(settings: Settings, source: Source, **overrides: object) -> Mappin
     def online_store(_context: dg.InitResourceContext) -> object:
         return online_store_of(exports(settings)["SWITCHYARD_REDIS_URL"])
 
+    @dg.resource(
+        description="The files as they are when a run or a tick begins, and what is future then."
+    )
+    def files(_context: dg.InitResourceContext) -> Source:
+        return source_of(settings, now=datetime.now(UTC))
+
     return {
         "settings": settings,
         "lake": Lake(settings.lake),
-        "source": source,
+        "source": files if settings.source == "file" else source,
         "online_store": online_store,
         "feature_store": FeastFeatureStore(settings),
         "serving": LocalServing(settings),

@@ -12,8 +12,8 @@ MOST_PER_TICK = 10
 """Days asked for at one tick; the rest follows at the next."""
 
 
-def sensors(by_name: dict[str, object]) -> list[dg.SensorDefinition]:
-    """The platform's watchers; jobs come by name from ``orchestration.jobs``."""
+def sensors(by_name: dict[str, object], days: dg.PartitionsDefinition) -> list[dg.SensorDefinition]:
+    """The platform's watchers of ``days``; jobs come by name from ``orchestration.jobs``."""
 
     @dg.sensor(
         name="on_new_day",
@@ -29,15 +29,25 @@ def sensors(by_name: dict[str, object]) -> list[dg.SensorDefinition]:
         first, last = source.days() or (date.min, date.min)
         after = date.fromisoformat(context.cursor) if context.cursor else _last(lake)
         start = after + timedelta(days=1) if after else first
-        new = days_between(start, last)[:MOST_PER_TICK]
+        landed = days_between(start, last)
+        new = [day for day in landed if days.has_partition_key(day.isoformat())][:MOST_PER_TICK]
         if not new:
-            yield dg.SkipReason(f"No day has landed after {after}; the source ends with {last}.")
+            yield dg.SkipReason(_why_nothing(landed, after, last))
             return
         for day in new:
             yield dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat())
         context.update_cursor(new[-1].isoformat())
 
     return [on_new_day]
+
+
+def _why_nothing(landed: list[date], after: date | None, last: date) -> str:
+    if landed:
+        return (
+            f"{landed[0]} to {last} have landed but are no partitions: a day is one when it is over "
+            "(UTC), and a source that had stopped growing is looked at again when definitions are reloaded."
+        )
+    return f"No day has landed after {after}; the source ends with {last}."
 
 
 def _last(lake: Lake) -> date | None:

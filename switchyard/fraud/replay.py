@@ -173,10 +173,14 @@ class _Sender:
                 asyncio.create_task(self._work(session, queue))
                 for _ in range(self._plan.connections)
             ]
-            await self._feed(stream, queue, self._sync_times(lake))
-            for _ in workers:
-                await queue.put(None)
-            await asyncio.gather(*workers)
+            try:
+                await self._feed(stream, queue, self._sync_times(lake))
+                for _ in workers:
+                    await queue.put(None)
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
         if self._running_sync:
             await self._running_sync
 

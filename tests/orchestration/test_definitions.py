@@ -46,9 +46,9 @@ def test_loading_them_imports_nothing_heavy_and_touches_no_home(tmp_path: Path) 
 
 
 def test_each_schedule_ticks_at_its_hour_and_starts_its_job(home: Home) -> None:
-    schedules = {s.name: (s.cron_schedule, s.job_name) for s in home.defs.schedules or ()}
+    schedules = home.defs.get_repository_def().schedule_defs
 
-    assert schedules == {
+    assert {s.name: (s.cron_schedule, s.job_name) for s in schedules} == {
         "nightly_profiles": ("0 2 * * *", "sync_profiles"),
         "daily_batch_scores": ("0 3 * * *", "score_batch"),
         "weekly_retrain": ("0 4 * * 1", "retrain"),

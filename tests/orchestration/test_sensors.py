@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 
 from switchyard.lake import Lake
 from tests.homes import Home
+
+MAP = """\
+columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
+constants: {currency: EUR}
+"""
 
 
 def tick(home: Home, cursor: str | None = None) -> dg.SensorDefinition:
@@ -63,3 +69,48 @@ def test_it_says_in_words_that_nothing_is_new(new_home: Callable[..., Home]) -> 
     assert decided.skip_message == (
         "No day has landed after 2026-01-04; the source ends with 2026-01-04."
     )
+
+
+def deliver(folder: Path, day: date) -> None:
+    row = f"t-{day},c,s,1.00,{day}T12:00:00Z"
+    (folder / f"{day}.csv").write_text(f"id,card,shop,paid,at\n{row}\n")
+
+
+def file_home(new_home: Callable[..., Home], folder: Path, *days: date) -> Home:
+    """A home that was loaded when ``days`` had been delivered."""
+    (folder / "delivered").mkdir()
+    for day in days:
+        deliver(folder / "delivered", day)
+    (folder / "map.yaml").write_text(MAP)
+    return new_home(source="file", data=folder / "delivered", column_map=folder / "map.yaml")
+
+
+def test_it_asks_for_a_file_delivered_after_the_definitions_were_loaded(
+    new_home: Callable[..., Home], tmp_path: Path
+) -> None:
+    today = datetime.now(UTC).date()
+    yesterday, before = today - timedelta(days=1), today - timedelta(days=2)
+    home = file_home(new_home, tmp_path, before)
+    land(home.lake, before)
+    deliver(tmp_path / "delivered", yesterday)
+    deliver(tmp_path / "delivered", today)
+
+    decided = tick(home)
+    then = tick(home, decided.cursor)
+
+    assert [r.partition_key for r in decided.run_requests] == [str(yesterday)]
+    assert then.skip_message is not None
+    assert f"{today} to {today} have landed but are no partitions" in then.skip_message
+
+
+def test_it_says_that_a_source_which_had_stopped_growing_needs_a_reload(
+    new_home: Callable[..., Home], tmp_path: Path
+) -> None:
+    home = file_home(new_home, tmp_path, date(2026, 1, 1))
+    land(home.lake, date(2026, 1, 1))
+    deliver(tmp_path / "delivered", date(2026, 1, 2))
+
+    decided = tick(home)
+
+    assert decided.run_requests == []
+    assert "when definitions are reloaded" in (decided.skip_message or "")
