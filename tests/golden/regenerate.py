@@ -33,7 +33,7 @@ from tests.releases import make_release
 FOLDER = Path(__file__).parent
 COMMAND = "python -m tests.golden.regenerate"
 LAST = date(2026, 1, 14)
-SCORED_DAYS = 4
+SCORED_DAYS = 6
 WORLD = {"seed": 7, "customers": 200, "terminals": 60, "transactions_per_day": 300,
          "simulated_days": 14}  # fmt: skip
 SHALLOW = {"rounds": 20, "max_depth": 3, "eta": 0.3, "nthread": 1}
