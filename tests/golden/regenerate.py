@@ -27,15 +27,16 @@ from switchyard.fraud.online import FraudDomain
 from switchyard.fraud.sources import source_of
 from switchyard.lake import Lake, days_between, write_text
 from switchyard.learning.models import GradientBoosting
+from switchyard.learning.thresholds import Thresholds
 from switchyard.settings import Settings, load_settings
 from tests.releases import make_release
 
 FOLDER = Path(__file__).parent
 COMMAND = "python -m tests.golden.regenerate"
-LAST = date(2026, 1, 14)
+LAST = date(2026, 1, 18)
 SCORED_DAYS = 6
 WORLD = {"seed": 7, "customers": 200, "terminals": 60, "transactions_per_day": 300,
-         "simulated_days": 14}  # fmt: skip
+         "simulated_days": 18}  # fmt: skip
 SHALLOW = {"rounds": 20, "max_depth": 3, "eta": 0.3, "nthread": 1}
 
 
@@ -107,7 +108,7 @@ def scored_transactions(home: Path) -> list[dict[str, Any]]:
     trees = GradientBoosting.train(
         past.X, past.is_fraud == 1, columns=names(FEATURES), params=SHALLOW, seed=settings.seed
     )
-    release = make_release(home / "releases", model=trees)
+    release = make_release(home / "releases", model=trees, thresholds=Thresholds(0.01, 0.3))
     chosen = scored.take(_twenty(scored))
     pushes = release.explain(chosen.X)
     domain = FraudDomain(100)
