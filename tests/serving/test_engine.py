@@ -128,7 +128,9 @@ def test_a_decision_stands_in_the_journal_with_all_that_it_saw(
     vector = np.array([[math.nan if v is None else v for v in record["vector"]]])
     assert reply["score"] == record["score"] == release.score(vector)[0]
     assert reply["decision"] == record["decision"] == release.thresholds.decide(reply["score"])
-    assert reply["degraded"] == reply["reasons"] == []
+    assert reply["degraded"] == []
+    assert bool(reply["reasons"]) == (reply["decision"] != "allow")
+    assert record["reasons"] == reply["reasons"]
     assert record["decision_id"] == reply["decision_id"]
     assert record["transaction"]["amount_minor"] == transaction.amount_minor
     assert (record["customer_profile_day"], record["customer_seq_seen"]) == (None, 0)
