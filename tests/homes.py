@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +52,10 @@ class Home:
     defs: dg.Definitions
     instance: dg.DagsterInstance
     findings: list[Finding] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, settings: Settings, instance: dg.DagsterInstance) -> Home:
+        return cls(settings, build_definitions(settings), instance)
 
     @property
     def lake(self) -> Lake:
@@ -113,16 +118,14 @@ def range_tags(days: Sequence[date] | None) -> dict[str, str]:
 def make_home(folder: Path, mlflow_database: Path, **overrides: Any) -> Home:
     """A home in ``folder``, by default of the small world; ``mlflow_database`` is copied into it."""
     settings = open_small(folder, mlflow_database, **overrides)
-    return Home(
-        settings, build_definitions(settings), dg.DagsterInstance.ephemeral(str(folder / "dagster"))
-    )
+    return Home.of(settings, dg.DagsterInstance.ephemeral(str(folder / "dagster")))
 
 
 def open_small(folder: Path, mlflow_database: Path, **overrides: Any) -> Settings:
     """A home made ready without definitions; compiled code is shared with the source tree."""
     share_compiled_code(folder)
     with own_environment():
-        settings = open_home(home=folder, **(SMALL | overrides))
+        settings = open_home(home=folder, **(SMALL | {"port": free_port()} | overrides))
         if not (folder / "mlflow" / "mlflow.db").exists():
             shutil.copy(mlflow_database, folder / "mlflow" / "mlflow.db")
             prepare_mlflow(settings)
@@ -174,6 +177,12 @@ def close(settings: Settings) -> None:
     """Stop the service and the store that were started for a home."""
     deployment.stop(settings)
     valkey.stop(settings.home)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def midnight(day: date) -> datetime:
