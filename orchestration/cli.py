@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from orchestration import screen
+from orchestration.memory import search_garbage_seldom
 from switchyard.errors import ServiceError, SwitchyardError
 from switchyard.settings import Settings
 
@@ -41,6 +42,7 @@ def main() -> None:
     """Switchyard: from raw card transactions to a served, watched fraud model."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # the frameworks' deprecations; tests see them all
+    search_garbage_seldom()
 
 
 def _open(**overrides: Any) -> Settings:

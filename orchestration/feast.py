@@ -136,10 +136,13 @@ def _environment(settings: Settings) -> Iterator[None]:
 
     On import Feast shows every deprecation of everybody's, and sets ``PROMETHEUS_MULTIPROC_DIR``, which
     every process started later would inherit. Both are undone; prometheus_client is loaded first, so
-    that it never sees the variable.
+    that it never sees the variable. And six of the nine seconds of its import are typeguard rewriting
+    the source of Feast's methods to check their arguments: that is left out.
     """
     import prometheus_client  # noqa: F401
+    import typeguard
 
+    checking = typeguard.typechecked
     wanted = {
         "SWITCHYARD_HOME": str(settings.home),
         "SWITCHYARD_FEAST_REDIS": valkey.address_of(settings).feast,
@@ -147,10 +150,12 @@ def _environment(settings: Settings) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in (*wanted, "PROMETHEUS_MULTIPROC_DIR")}
     settings.home.joinpath("feast").mkdir(parents=True, exist_ok=True)
     os.environ.update(wanted)
+    typeguard.typechecked = lambda target: target
     try:
         with warnings.catch_warnings():
             yield
     finally:
+        typeguard.typechecked = checking
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -55,7 +55,7 @@ def open_home(**overrides: Any) -> Settings:
     _write_once(home / "dagster" / "dagster.yaml", _DAGSTER_YAML)
     _write_once(home / "switchyard.toml", _toml({n: getattr(settings, n) for n in _FIXED}))
     _remove_half_written(home)
-    _spare_the_disk()
+    spare_the_disk()
     os.environ.update(exports(settings))
     return settings
 
@@ -145,7 +145,7 @@ def _forget_stores_of_other_homes() -> None:
         del os.environ["SWITCHYARD_REDIS_URL"]
 
 
-def _spare_the_disk() -> None:
+def spare_the_disk() -> None:
     """Let SQLite leave the timing of writes to the system in this process: Dagster commits for every event
     of every partition. What is committed survives the death of the process, which is what has to hold;
     after that of the machine, the event log may lack its last moments."""

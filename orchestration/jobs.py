@@ -16,13 +16,17 @@ STAGES = {
 
 
 def jobs(executor: dg.ExecutorDefinition) -> list[object]:
-    """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night."""
-    hooks = {end_mlflow_on_run_finished}
+    """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night.
+
+    Jobs that log to MLflow carry dagster-mlflow's hook, which ends their run there; a job without anything to
+    log would open one.
+    """
+    tracked = {end_mlflow_on_run_finished}
     by_stage = [
         dg.define_asset_job(
             name,
             dg.AssetSelection.groups(*groups),
-            hooks=hooks,
+            hooks=tracked if {"training", "release"} & {*groups} else None,
             executor_def=executor,
             description=f"Materialize the asset groups {', '.join(groups)}.",
         )
@@ -37,28 +41,26 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
         dg.define_asset_job(
             "land",
             landed,
-            hooks=hooks,
             executor_def=executor,
             description="Land days and build their features, offline only.",
         ),
         dg.define_asset_job(
             "run_lifecycle",
             dg.AssetSelection.all(),
-            hooks=hooks,
+            hooks=tracked,
             executor_def=executor,
             description="Everything once: raw transactions to a served model and batch scores.",
         ),
         dg.define_asset_job(
             "sync_profiles",
             nightly,
-            hooks=hooks,
             executor_def=executor,
             description="Land yesterday, build its profiles and put them online.",
         ),
         dg.define_asset_job(
             "retrain",
             dg.AssetSelection.groups("training", "evaluation", "release"),
-            hooks=hooks,
+            hooks=tracked,
             executor_def=executor,
             description="Train on everything whose label is known, pass the gates, release, deploy.",
         ),

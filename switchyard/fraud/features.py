@@ -27,6 +27,8 @@ from switchyard.fraud.columns import (
     NIGHT_END_HOUR,
     TERMINAL_ACTIVITY,
     TERMINAL_PROFILE,
+    TRANSACTION,
+    arrow_schema,
     names,
     positions,
 )
@@ -299,6 +301,13 @@ def vectors(
         minor_units,
     )
     return out
+
+
+def compile_vectors() -> None:
+    """Compile what the functions here run, or find it compiled: seconds, once for a machine."""
+    requests = requests_of(arrow_schema(TRANSACTION).empty_table())
+    cp, tp, ca, ta = (np.empty((0, len(table)), np.int64) for table in _TABLES)
+    vectors(requests, cp, tp, ca, ta)
 
 
 def vectors_of(

@@ -1,0 +1,106 @@
+"""A second process that runs jobs: it loads the frameworks (15 s) while the first one already ingests.
+
+Here: starting and ending it, and what it loads beforehand. Not here: what a job is (``jobs``, ``runs``).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import warnings
+from concurrent.futures import Future, ProcessPoolExecutor
+from datetime import date
+from functools import cache
+from types import TracebackType
+from typing import Any
+
+from orchestration.memory import search_garbage_seldom
+from orchestration.runs import Finding
+from switchyard.settings import Settings
+
+
+class Worker:
+    """One process beside this one; ends with it, also when it is killed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pool = ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_end_with_parent,
+        )
+        self._loaded: Future[None] = self._pool.submit(_load, settings)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def run_job(
+        self,
+        name: str,
+        *,
+        days: tuple[date, date] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> list[Finding]:
+        """``runs.run_job`` over there; raises what it raises."""
+        self._loaded.result()
+        return self._pool.submit(_run_job, self._settings, name, days, config).result()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this runs in the second process"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _load(settings: Settings) -> None:
+    """Import what jobs import inside their functions, compile what is compiled at the first call."""
+    warnings.simplefilter("ignore")  # as the command line does
+    search_garbage_seldom()
+    import evidently  # noqa: F401
+    import great_expectations  # noqa: F401
+    import shap  # noqa: F401
+    import xgboost  # noqa: F401
+
+    from orchestration.feast import feature_store
+    from orchestration.home import prepare_mlflow, spare_the_disk
+    from switchyard.fraud.activity import compile_windows
+    from switchyard.fraud.features import compile_vectors
+
+    spare_the_disk()
+    prepare_mlflow(settings)
+    feature_store(settings)
+    compile_windows()
+    compile_vectors()
+    _definitions(settings)
+
+
+def _run_job(
+    settings: Settings, name: str, days: tuple[date, date] | None, config: dict[str, Any] | None
+) -> list[Finding]:
+    import dagster as dg
+
+    from orchestration.runs import run_job
+
+    with dg.DagsterInstance.get() as instance:
+        return run_job(_definitions(settings), name, instance, days=days, config=config)
+
+
+@cache
+def _definitions(settings: Settings) -> Any:
+    from orchestration.definitions import build_definitions
+
+    return build_definitions(settings)
