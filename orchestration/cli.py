@@ -83,9 +83,12 @@ def demo(json_file: Path | None, **options: Any) -> None:
     """The whole lifecycle once, ending with a served decision, a parity replay and batch scores."""
     with screen.progress(console) as (begun, done):
         settings = _open(**options)
-        from orchestration.demo import run_demo
+        from orchestration.worker import Worker
 
-        stages = run_demo(settings, begun, done)
+        with Worker(settings) as worker:  # it starts to load while this process does
+            from orchestration.demo import run_demo
+
+            stages = run_demo(settings, worker, begun, done)
     console.print(screen.table(stages))
     console.print(screen.decision(stages))
     _write_json(json_file, screen.figures(stages))
@@ -190,7 +193,8 @@ def ui(port: int) -> None:
     """The Dagster UI of this home (daemon included)."""
     import dagster as dg
 
-    from orchestration.home import fail_orphaned_runs, prepare_mlflow
+    from orchestration.home import prepare_mlflow
+    from orchestration.runs import fail_orphaned_runs
 
     settings = _open()
     prepare_mlflow(settings)

@@ -1,16 +1,14 @@
 """The home: the one folder of everything written at run time, made ready before anything runs.
 
-Here: its layout, Dagster's and MLflow's own set-up inside it, the exports a shell needs, and what to do
-about runs whose process was killed. Not here: what is written into it later.
+Here: its layout, Dagster's and MLflow's own set-up inside it, and the exports a shell needs. Not here: what
+is written into it later.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import tomllib
 from datetime import date
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from switchyard.errors import SettingsError
 from switchyard.lake import write_text
@@ -26,10 +23,14 @@ from switchyard.serving import valkey
 from switchyard.settings import Settings, load_settings
 
 EXPERIMENT = "fraud"
-PROCESS_TAG = "switchyard/process"
 _DAGSTER_YAML = """\
 telemetry:
   enabled: false
+event_log_storage:
+  module: orchestration.event_log
+  class: SqliteEventLog
+  config:
+    base_dir: {history}
 # a day's profiles and activity need the days before it, so runs come one after another
 concurrency:
   runs:
@@ -52,7 +53,8 @@ def open_home(**overrides: Any) -> Settings:
     for folder in ("lake", "releases", "journal", "dagster", "mlflow", "bentoml", "feast", "training",
                    "cache/numba", "logs"):  # fmt: skip
         (home / folder).mkdir(parents=True, exist_ok=True)
-    _write_once(home / "dagster" / "dagster.yaml", _DAGSTER_YAML)
+    history = json.dumps(str(home / "dagster" / "history" / "runs"))
+    _write_once(home / "dagster" / "dagster.yaml", _DAGSTER_YAML.format(history=history))
     _write_once(home / "switchyard.toml", _toml({n: getattr(settings, n) for n in _FIXED}))
     _remove_half_written(home)
     spare_the_disk()
@@ -88,39 +90,6 @@ def prepare_mlflow(settings: Settings) -> None:
     if client.get_experiment_by_name(EXPERIMENT) is None:
         artifacts = settings.home / "mlflow" / "artifacts"
         client.create_experiment(EXPERIMENT, artifact_location=artifacts.as_uri())
-
-
-def process_tag() -> dict[str, str]:
-    """A run tag that names the process the run lives in, so that its death can be seen later."""
-    me = psutil.Process()
-    name = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
-    return {PROCESS_TAG: json.dumps(name)}
-
-
-def fail_orphaned_runs(instance: DagsterInstance, *, no_daemon_runs: bool) -> list[str]:
-    """Mark runs 'failed' whose process is gone; returns their ids.
-
-    A run without the process tag belongs to ``dagster dev``; it is an orphan only if the caller knows
-    that none is running (``no_daemon_runs``).
-    """
-    open_runs = instance.get_runs(
-        RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])
-    )
-    orphans = []
-    for run in open_runs:
-        tag = run.tags.get(PROCESS_TAG)
-        if (tag is None and no_daemon_runs) or (tag is not None and not _lives(json.loads(tag))):
-            instance.report_run_failed(run, "The process of this run was killed; run it again.")
-            orphans.append(run.run_id)
-    return orphans
-
-
-def _lives(process: dict[str, Any]) -> bool:
-    if process["host"] != socket.gethostname():
-        return True
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return abs(psutil.Process(process["pid"]).create_time() - process["started"]) < 1
-    return False
 
 
 def _refuse_other_contents(settings: Settings) -> None:

@@ -1,18 +1,24 @@
 """Running Dagster jobs inside this process, with their failures told as findings or as errors.
 
-Here: one call that runs a job over a range of days and reads what its checks said.
+Here: one call that runs a job over a range of days and reads what its checks said, and what to do about
+runs whose process was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 import dagster as dg
+import psutil
 
-from orchestration.home import process_tag
 from switchyard.errors import SwitchyardError
+
+PROCESS_TAG = "switchyard/process"
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Dagster prints every event to stderr; here the caller shows progress itself. The UI has them all."""
@@ -66,6 +72,39 @@ def run_job(
             "; ".join(f"{f.asset}: {f.check} failed: {f.description}" for f in blocking)
         )
     raise RunFailedError(_reason(result))
+
+
+def process_tag() -> dict[str, str]:
+    """A run tag that names the process the run lives in, so that its death can be seen later."""
+    me = psutil.Process()
+    name = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
+    return {PROCESS_TAG: json.dumps(name)}
+
+
+def fail_orphaned_runs(instance: dg.DagsterInstance, *, no_daemon_runs: bool) -> list[str]:
+    """Mark runs 'failed' whose process is gone; returns their ids.
+
+    A run without the process tag belongs to ``dagster dev``; it is an orphan only if the caller knows
+    that none is running (``no_daemon_runs``).
+    """
+    open_runs = instance.get_runs(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    )
+    orphans = []
+    for run in open_runs:
+        tag = run.tags.get(PROCESS_TAG)
+        if (tag is None and no_daemon_runs) or (tag is not None and not _lives(json.loads(tag))):
+            instance.report_run_failed(run, "The process of this run was killed; run it again.")
+            orphans.append(run.run_id)
+    return orphans
+
+
+def _lives(process: dict[str, Any]) -> bool:
+    if process["host"] != socket.gethostname():
+        return True
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return abs(psutil.Process(process["pid"]).create_time() - process["started"]) < 1
+    return False
 
 
 def _failed_checks(result: dg.ExecuteInProcessResult) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""A second process that runs jobs: it loads the frameworks (15 s) while the first one already ingests.
+"""A second process that runs jobs: it loads the frameworks while the first one already ingests.
 
 Here: starting and ending it, and what it loads beforehand. Not here: what a job is (``jobs``, ``runs``).
 """
@@ -13,11 +13,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from datetime import date
 from functools import cache
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestration.memory import search_garbage_seldom
-from orchestration.runs import Finding
 from switchyard.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestration.runs import Finding
 
 
 class Worker:

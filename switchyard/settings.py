@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     seed: Annotated[int, Field(ge=0, description="Seed of simulator, splits and models")] = 7
     customers: Annotated[int, Field(ge=1, description="Simulated cards")] = 5_000
     terminals: Annotated[int, Field(ge=1, description="Simulated terminals")] = 2_000
-    transactions_per_day: Annotated[int, Field(ge=1, description="Simulated, on average")] = 5_500
+    transactions_per_day: Annotated[int, Field(ge=1, description="Simulated, on average")] = 5_100
 
     label_delay_days: Annotated[int, Field(ge=0, description="Gap between training and test")] = 7
     test_days: Annotated[

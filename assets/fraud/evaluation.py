@@ -112,7 +112,7 @@ def _pictures(trial: Trial, candidate: Fitted) -> dict[str, bytes]:
     """PNG by name."""
     columns = names(FEATURES)
     scores = {"candidate": trial.score, "logistic regression": trial.baseline_score}
-    sample = trial.test.X[: pictures.MOST_ROWS]
+    sample = pictures.sample_rows(trial.test.X)
     return {
         "precision_recall_curve": pictures.precision_recall_curve(trial.test.y, scores),
         "calibration_curve": pictures.calibration_curve(trial.test.y, trial.score),

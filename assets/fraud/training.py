@@ -26,7 +26,7 @@ from switchyard.learning.splits import Split, lifecycle_split
 from switchyard.settings import Settings
 
 GROUP = "training"
-EXPECTED_ROWS = 100_000
+EXPECTED_ROWS = 20_000
 """Vectors that the expectations look at, evenly spaced: the transactions they are made from have all been
 validated, so this guards the formulas, not single rows."""
 

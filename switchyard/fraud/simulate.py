@@ -56,7 +56,7 @@ class SimulatorConfig:
     first_day: date = date(2026, 1, 1)
     customers: int = 5_000
     terminals: int = 2_000
-    transactions_per_day: int = 5_500
+    transactions_per_day: int = 5_100
     currency: str = "EUR"
     shifts: tuple[Shift, ...] = ()
 

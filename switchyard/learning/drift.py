@@ -48,9 +48,13 @@ def _shares(values: Floats, inner: Floats) -> Floats:
     return np.maximum(counts / len(values), FLOOR)
 
 
+MOST_SHOWN = 12
+"""Columns on the page: those that moved most. Drawing one takes Evidently 0.1 s and 100 kB."""
+
+
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """Evidently's PSI of each column, and its report as a web page that stands alone."""
+    """Evidently's PSI of each column, and its report on those that moved most, as a web page of its own."""
 
     values: dict[str, float]
     html: str
@@ -88,10 +92,21 @@ def _evenly(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
 
 
 def _evidently(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[dict[str, float], str]:
+    """PSI of every column by Evidently's own test, and its page on the columns that moved most."""
     from evidently import Report
+    from evidently.legacy.calculations.stattests import psi_stat_test
+    from evidently.legacy.core import ColumnType
     from evidently.metrics import ValueDrift
 
-    report = Report([ValueDrift(column=c, method="psi") for c in reference.columns])
+    found = {
+        c: float(
+            psi_stat_test(
+                reference[c].dropna(), current[c].dropna(), ColumnType.Numerical, None
+            ).drift_score
+        )
+        for c in reference.columns
+    }
+    shown = sorted(found, key=found.__getitem__, reverse=True)[:MOST_SHOWN]
+    report = Report([ValueDrift(column=c, method="psi") for c in shown])
     snapshot = report.run(current_data=current, reference_data=reference)
-    found = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
     return found, snapshot.get_html_str(as_iframe=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_ROWS = 2_000
+MOST_ROWS = 1_000
 """Rows that a SHAP summary shows; more hide each other."""
 MOST_COLUMNS = 15
 DPI = 110
@@ -85,6 +85,12 @@ def score_histogram(y: Verdicts, score: Floats) -> bytes:
     return _png(figure)
 
 
+def sample_rows(X: Floats) -> Floats:
+    """At most MOST_ROWS rows, evenly spaced, for a SHAP summary."""
+    chosen: Floats = X[np.linspace(0, len(X) - 1, min(len(X), MOST_ROWS)).astype(np.int64)]
+    return chosen
+
+
 def shap_summary(contributions: Floats, X: Floats, columns: Sequence[str]) -> bytes:
     """SHAP's summary of contributions float64[n, k + 1] (bias last) over rows float64[n, k].
 
@@ -94,12 +100,11 @@ def shap_summary(contributions: Floats, X: Floats, columns: Sequence[str]) -> by
     import shap
 
     plt.switch_backend("Agg")
-    chosen = np.linspace(0, len(X) - 1, min(len(X), MOST_ROWS)).astype(np.int64)
     figure = plt.figure()
     try:
         shap.summary_plot(
-            contributions[chosen, :-1],
-            features=X[chosen],
+            contributions[:, :-1],
+            features=X,
             feature_names=list(columns),
             max_display=MOST_COLUMNS,
             show=False,

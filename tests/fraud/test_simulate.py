@@ -145,7 +145,7 @@ def test_volume_follows_the_week_around_its_average() -> None:
     rows = np.array([d.transactions.num_rows for d in forty_days()[:35]])
     weekdays = np.array([(FIRST + timedelta(days=i)).weekday() for i in range(35)])
 
-    assert abs(rows.mean() / 5_500 - 1) < 0.03
+    assert abs(rows.mean() / 5_100 - 1) < 0.03
     assert rows[weekdays == 5].mean() > 1.15 * rows[weekdays == 6].mean()
 
 

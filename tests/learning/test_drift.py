@@ -73,6 +73,27 @@ def test_evidently_reports_the_column_that_moved_and_takes_empty_ones():
     assert report.html.lstrip().startswith("<")
 
 
+@pytest.mark.filterwarnings("ignore:numpy.core is deprecated:DeprecationWarning:evidently.legacy")
+@pytest.mark.filterwarnings("ignore:Use of deprecated class 'DependencyKwarg':DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Call to deprecated function 'Dependency':DeprecationWarning")
+def test_the_values_are_those_of_evidentlys_own_report():
+    from evidently import Report
+    from evidently.metrics import ValueDrift
+
+    rng = np.random.default_rng(0)
+    columns = [f"c{i}" for i in range(15)]
+    reference = pd.DataFrame({c: rng.normal(size=400) for c in columns})
+    current = pd.DataFrame({c: rng.normal(i / 9, 1, 300) for i, c in enumerate(columns)})
+    current.iloc[::7, 3] = np.nan
+
+    report = drift_report(reference, current, columns)
+
+    whole = Report([ValueDrift(column=c, method="psi") for c in columns]).run(current, reference)
+    said = {m["config"]["column"]: float(m["value"]) for m in whole.dict()["metrics"]}
+    assert report.values == said
+    assert "c14" in report.html
+
+
 def test_a_report_on_an_empty_window_is_refused():
     rows = pd.DataFrame({"a": [1.0]})
 

@@ -15,13 +15,8 @@ import dagster as dg
 import psutil
 import pytest
 
-from orchestration.home import (
-    PROCESS_TAG,
-    exports,
-    fail_orphaned_runs,
-    open_home,
-    process_tag,
-)
+from orchestration.home import exports, open_home
+from orchestration.runs import PROCESS_TAG, fail_orphaned_runs, process_tag
 from switchyard.errors import SettingsError
 from switchyard.serving import valkey
 from switchyard.settings import Settings
