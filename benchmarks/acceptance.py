@@ -19,9 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.demo import SWITCHYARD, demo
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.demo import ROOT, SWITCHYARD, demo
+
 Bar = Callable[["Bench"], dict[str, Any]]
 
 
@@ -40,7 +42,7 @@ class Bench:
 
     def switchyard(self, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [SWITCHYARD, *arguments], env=os.environ | {"SWITCHYARD_HOME": str(home)},
+            [*SWITCHYARD, *arguments], env=os.environ | {"SWITCHYARD_HOME": str(home)},
             check=True, text=True, capture_output=True,
         )  # fmt: skip
 
@@ -94,8 +96,6 @@ def backtest_all_history(bench: Bench) -> dict[str, Any]:
 def replay_100k(bench: Bench) -> dict[str, Any]:
     """100,000 transactions over 16 connections, 1 % repeated, 1 % late, nights with a sync under way."""
     home = bench.home("replay")
-    environment = {"SWITCHYARD_HOME": str(home)}
-    os.environ.update(environment)
     figures = bench.folder / "replay.json"
     try:
         bench.switchyard(home, "demo")
@@ -127,9 +127,18 @@ def features(bench: Bench) -> dict[str, Any]:
 
 
 def same_release(bench: Bench) -> dict[str, Any]:
-    """Same seed, same input: the same release id in a new home."""
-    ids = [demo(bench.home(f"same{i}"))["release_and_deploy"]["release"] for i in range(2)]
-    return {"releases": ids, "reached": len(set(ids)) == 1}
+    """Same seed, same input: the same release and bit-equal scores, in a new home and without git."""
+    bare = bench.home("checkout")
+    ignored = shutil.ignore_patterns(".git", ".venv", ".switchyard", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, bare, ignore=ignored)
+    ids, scores = [], []
+    for name, checkout in (("same", ROOT), ("same-again", ROOT), ("same-without-git", bare)):
+        home = bench.home(name)
+        ids.append(demo(home, checkout=checkout)["release_and_deploy"]["release"])
+        tables = sorted((home / "lake" / "batch_scores").glob("*.parquet"))
+        scores.append(pa.concat_tables(pq.read_table(t) for t in tables))
+    same = len(set(ids)) == 1 and all(s.equals(scores[0]) for s in scores)
+    return {"releases": ids, "rows": len(scores[0]), "reached": same}
 
 
 def killed_anywhere(bench: Bench, kills: int = 8) -> dict[str, Any]:
@@ -139,7 +148,9 @@ def killed_anywhere(bench: Bench, kills: int = 8) -> dict[str, Any]:
     environment = os.environ | {"SWITCHYARD_HOME": str(home)}
     moments = sorted(rng.uniform(3, 80) for _ in range(kills))
     for moment in moments:
-        process = subprocess.Popen([SWITCHYARD, "demo"], env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*SWITCHYARD, "demo"], env=environment, stdout=subprocess.DEVNULL
+        )
         time.sleep(moment)
         process.send_signal(signal.SIGKILL)
         process.wait()

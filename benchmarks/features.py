@@ -41,6 +41,7 @@ _IDS = ("transaction_id", "customer_id", "terminal_id")
 def run(
     source: str | None = None,
     data: Path | None = None,
+    column_map: Path | None = None,
     *,
     scale: int = 10,
     seed: int | None = None,
@@ -50,7 +51,9 @@ def run(
     told: Callable[[str], None] = console.print if console is not None else lambda _: None
     with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder:
         home = Path(folder) / "home"
-        settings = load_settings(home=home, source=source or "handbook", data=data, seed=seed)
+        settings = load_settings(
+            home=home, source=source or "handbook", data=data, column_map=column_map, seed=seed
+        )
         days = source_of(settings)
         bounds = days.days()
         if bounds is None:

@@ -53,6 +53,9 @@ def _open(**overrides: Any) -> Settings:
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
+        click.option(
+            "--column-map", type=click.Path(path_type=Path), help="YAML column map of 'file'."
+        ),
         click.option("--seed", type=int, help="Seed of simulator and models."),
         click.option(
             "--data", type=click.Path(path_type=Path), help="Folder or file of the source."
@@ -76,7 +79,6 @@ def _write_json(path: Path | None, figures: Any) -> None:
 
 @main.command()
 @_source_options
-@click.option("--column-map", type=click.Path(path_type=Path), help="YAML column map of 'file'.")
 @click.option("--days", type=click.IntRange(min=1), help="Days to go through.")
 @json_option
 def demo(json_file: Path | None, **options: Any) -> None:
@@ -95,14 +97,12 @@ def demo(json_file: Path | None, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--source", type=click.Choice(["handbook", "simulator", "file"]), default="handbook")
-@click.option("--data", type=click.Path(path_type=Path), required=True)
+@_source_options
 @click.option("--train-start", type=Day, required=True, help="First day of the training week.")
 @click.option("--train-days", type=int, default=7, show_default=True)
 @click.option("--delay-days", type=int, default=7, show_default=True)
 @click.option("--test-days", type=int, default=7, show_default=True)
 @click.option("--history-days", type=int, help="Train on so many days ending with it; 0: all.")
-@click.option("--seed", type=int, default=7, show_default=True)
 @click.option("--predictions", type=click.Path(path_type=Path), required=True)
 @json_option
 def backtest(
@@ -112,8 +112,8 @@ def backtest(
     from switchyard.fraud.backtest import BacktestPlan, run_backtest
     from switchyard.lake import write_parquet
 
-    source, data, seed = options.pop("source"), options.pop("data"), options.pop("seed")
-    settings = _settings_only(source=source, data=data, seed=seed)
+    given = {name: options.pop(name) for name in ("source", "data", "column_map", "seed")}
+    settings = _settings_only(**given)
     plan = BacktestPlan(train_start=train_start.date(), **options)
     with screen.bar(console) as advance:
         result = run_backtest(settings, plan, advance)

@@ -10,12 +10,14 @@ import os
 import threading
 import warnings
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import date
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from orchestration.memory import search_garbage_seldom
+from switchyard.errors import ServiceError
 from switchyard.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,9 +54,14 @@ class Worker:
         days: tuple[date, date] | None = None,
         config: dict[str, Any] | None = None,
     ) -> list[Finding]:
-        """``runs.run_job`` over there; raises what it raises."""
-        self._loaded.result()
-        return self._pool.submit(_run_job, self._settings, name, days, config).result()
+        """``runs.run_job`` over there; raises what it raises, and ServiceError if the process is gone."""
+        try:
+            self._loaded.result()
+            return self._pool.submit(_run_job, self._settings, name, days, config).result()
+        except BrokenProcessPool:
+            raise ServiceError(
+                f"the process that ran the job '{name}' was killed, or ran out of memory; run it again"
+            ) from None
 
 
 def _end_with_parent() -> None:

@@ -94,7 +94,6 @@ class Settings(BaseSettings):
     executor: Annotated[
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"
-    deploy: Annotated[bool, Field(description="False leaves the running service alone")] = True
 
     @field_validator("data", "column_map")
     @classmethod

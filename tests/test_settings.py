@@ -25,7 +25,7 @@ def test_arguments_win_over_environment_over_the_homes_file_over_defaults(
     settings = load_settings(home=home, seed=100, terminals=None)
 
     assert (settings.seed, settings.customers, settings.terminals) == (100, 20, 3)
-    assert settings.transactions_per_day == 5_500
+    assert settings.transactions_per_day == 5_100
 
 
 def test_the_home_comes_from_the_environment(

@@ -12,7 +12,7 @@ import dagster as dg
 from assets.fraud.describe import OWNERS, days_of, schema, tell_rows
 from switchyard.fraud import expectations
 from switchyard.fraud.columns import LABEL, TRANSACTION
-from switchyard.fraud.landing import Landed, Validated, land_raw, validate_days
+from switchyard.fraud.landing import REPEAT_DAYS, Landed, Validated, land_raw, validate_days
 from switchyard.fraud.raw import Source
 from switchyard.lake import Lake
 from switchyard.settings import Settings
@@ -150,7 +150,11 @@ def _meets_expectations(lake: Lake, days: Sequence[date]) -> dg.AssetCheckResult
             passed=False,
             description="no day of this run is landed: materialize 'raw_transactions' for it first",
         )
-    results = expectations.validate(lake.read("transactions", days[0], days[-1]))
+    results = [
+        result
+        for first, last in _spans(days)
+        for result in expectations.validate(lake.read("transactions", first, last))
+    ]
     failed = [r for r in results if not r.success]
     return dg.AssetCheckResult(
         asset_key="transactions",
@@ -162,6 +166,21 @@ def _meets_expectations(lake: Lake, days: Sequence[date]) -> dg.AssetCheckResult
         or None,
         metadata={"expectations": len(results), "failed": len(failed)},
     )
+
+
+def _spans(days: Sequence[date]) -> list[tuple[date, date]]:
+    """First and last day of pieces within which an id is unique.
+
+    >>> _spans([date(2026, 1, 1), date(2026, 1, 3), date(2026, 2, 5)])
+    [(datetime.date(2026, 1, 1), datetime.date(2026, 1, 3)), (datetime.date(2026, 2, 5), datetime.date(2026, 2, 5))]
+    """
+    spans: list[tuple[date, date]] = []
+    for day in days:
+        if spans and (day - spans[-1][0]).days < REPEAT_DAYS:
+            spans[-1] = spans[-1][0], day
+        else:
+            spans.append((day, day))
+    return spans
 
 
 def _few_quarantined(found: Validated) -> dg.AssetCheckResult:

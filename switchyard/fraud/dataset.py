@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from switchyard.errors import LakeError
 from switchyard.fraud.activity import MISSING
 from switchyard.fraud.columns import FEATURES, names
+from switchyard.fraud.events import keys_of
 from switchyard.lake import write_parquet
 from switchyard.learning.fitting import Rows
 
@@ -145,9 +146,7 @@ def dataset_of(
 
     ``labels`` may hold verdicts of the future: those count as unknown, and their times as not there.
     """
-    position = pc.index_in(
-        transactions["transaction_id"], labels["transaction_id"].combine_chunks()
-    )
+    position = pc.index_in(keys_of(transactions), keys_of(labels))
     label_us = _us(labels["label_available_at"].take(position))
     known = (label_us != MISSING) & (label_us < (as_of - _EPOCH) // timedelta(microseconds=1))
     verdict = pc.fill_null(labels["is_fraud"].take(position).cast(pa.int8()), UNKNOWN).to_numpy()

@@ -148,6 +148,14 @@ def fraud_verdicts(labels: pa.Table) -> pa.Table:
     return labels.filter(pc.and_(labels["is_fraud"], pc.is_valid(labels["label_available_at"])))
 
 
+def keys_of(table: pa.Table) -> pa.Array:
+    """What tells transactions apart, as one string each: the id, which may come again after 35 days, and
+    the event time."""
+    at = table["event_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    keys = pc.binary_join_element_wise(at.cast(pa.string()), table["transaction_id"], " ")
+    return keys.combine_chunks()
+
+
 def events_of(transactions: pa.Table, frauds: pa.Table | None) -> Events:
     """What is the same in both owners' events: everything but ``other``."""
     count = len(transactions)

@@ -32,7 +32,7 @@ from switchyard.fraud.columns import (
     names,
     positions,
 )
-from switchyard.fraud.events import MISSING, Ints, country_codes, hashes, micros
+from switchyard.fraud.events import MISSING, Ints, country_codes, hashes, keys_of, micros
 from switchyard.fraud.money import minor_units as minor_units_of
 from switchyard.fraud.sliding import DAY_US, HOUR_US, compiled
 from switchyard.fraud.windows import profiles_as_of
@@ -348,7 +348,7 @@ def activity_of(lake: Lake, transactions: pa.Table) -> tuple[Ints, Ints]:
     span = pc.min_max(transactions["event_timestamp"])
     first, last = (span[end].as_py().date() for end in ("min", "max"))
     windows = lake.read("activity_windows", first, last)
-    found = pc.index_in(transactions["transaction_id"], windows["transaction_id"].combine_chunks())
+    found = pc.index_in(keys_of(transactions), keys_of(windows))
     if found.null_count:
         missing = transactions["transaction_id"].filter(pc.is_null(found))
         raise LakeError(

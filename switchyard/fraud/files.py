@@ -2,8 +2,8 @@
 
 Each file is read once, row by row as it streams, into a scratch folder by day (text and nothing lost), and
 again only when it changes. What is wrong with one row goes on to quarantine; what is wrong with a file
-fails one day: the one in the file's name, else the source's first. Rows whose time can't be read, or lies
-after ``until``, go with the first day of their file.
+fails the days it held when it was last readable, else the one in its name, else the source's first. Rows
+whose time can't be read, or lies after ``until``, go with the first day of their file.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ _DATE = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)")
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """One file that can't be read, and the day in its name."""
+    """One file that can't be read, and the days that it held when it could, or that its name says."""
 
-    day: date | None
+    days: frozenset[date]
     why: str
+    was_readable: bool
 
 
 @dataclass(slots=True)
@@ -53,15 +54,14 @@ class FileSource:
     _known: dict[str, Converted | Unreadable] = field(default_factory=dict, repr=False)
 
     def days(self) -> tuple[date, date]:
-        """First and last day that a readable file holds or an unreadable one is named after.
+        """First and last day that a file holds, or an unreadable one held before or is named after.
 
-        Raises SourceError if there is no file, or none that can be read.
+        Raises SourceError if there is no file, or none whose days are known.
         """
         files = self._files()
-        held = [day for file in files if isinstance(file, Converted) for day in file.days]
-        named = [file.day for file in files if isinstance(file, Unreadable) and file.day]
-        inside = sorted(day for day in held + named if self._counts(day))
-        if inside and held:
+        held = [day for file in files for day in file.days]
+        inside = sorted(day for day in held if self._counts(day))
+        if inside and any(isinstance(file, Converted) or file.was_readable for file in files):
             return inside[0], inside[-1]
         for file in files:
             if isinstance(file, Unreadable):
@@ -82,7 +82,7 @@ class FileSource:
         tables: list[pa.Table] = []
         for file in self._files():
             if isinstance(file, Unreadable):
-                if day == (file.day or first):
+                if day in (file.days or {first}):
                     raise SourceError(file.why)
             else:
                 tables += self._rows(file, day, first)
@@ -120,9 +120,17 @@ class FileSource:
             try:
                 kept = convert(path, folder, self.columns, self.currency)
             except SourceError as error:
-                return Unreadable(_day_in(path.name), str(error))
+                before = self._days_before(stem)
+                return Unreadable(before or _day_in(path.name), str(error), bool(before))
             _forget(self.scratch, stem, folder)
         return kept
+
+    def _days_before(self, stem: str) -> frozenset[date]:
+        """Days that the file held when it could last be read."""
+        kept = (
+            converted_at(folder, stem) for folder in self.scratch.glob(f"{glob.escape(stem)}-*")
+        )
+        return frozenset(day for found in kept if found for day in found.days)
 
 
 def _raw_day(tables: list[pa.Table], file: str) -> RawDay:
@@ -155,17 +163,17 @@ def _forget(scratch: Path, stem: str, kept: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _day_in(name: str) -> date | None:
+def _day_in(name: str) -> frozenset[date]:
     """
     >>> _day_in("sales-20260105.csv"), _day_in("part-0.parquet")
-    (datetime.date(2026, 1, 5), None)
+    (frozenset({datetime.date(2026, 1, 5)}), frozenset())
     """
     for year, month, day in _DATE.findall(name):
         try:
-            return date(int(year), int(month), int(day))
+            return frozenset({date(int(year), int(month), int(day))})
         except ValueError:
             continue
-    return None
+    return frozenset()
 
 
 def _hash(text: str) -> str:

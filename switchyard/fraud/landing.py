@@ -15,7 +15,7 @@ import pyarrow as pa
 from switchyard.errors import SourceError
 from switchyard.fraud.ingest import ingest, labels_of
 from switchyard.fraud.raw import Source
-from switchyard.lake import Lake
+from switchyard.lake import Lake, days_between
 
 REPEAT_DAYS = 35
 """An id seen within so many days is a repeat."""
@@ -62,11 +62,14 @@ def validate_days(lake: Lake, days: list[date], *, now: datetime, currency: str)
     A day that never landed is left out.
     """
     result = Validated()
+    ids: dict[date, pa.ChunkedArray] = {}
     for day in sorted(days):
         if not lake.has("raw_transactions", day):
             continue
         raw = lake.read("raw_transactions", day)
-        sorted_out = ingest(raw, day, seen=_ids_before(lake, day), now=now, currency=currency)
+        ids = _ids_before(lake, day, ids)
+        seen = pa.chunked_array([c for kept in ids.values() for c in kept.chunks], pa.string())
+        sorted_out = ingest(raw, day, seen=seen, now=now, currency=currency)
         lake.write("quarantine", day, sorted_out.quarantined)
         lake.write("labels", day, labels_of(sorted_out.clean, lake.read("raw_labels", day)))
         lake.write("transactions", day, sorted_out.clean)
@@ -76,9 +79,14 @@ def validate_days(lake: Lake, days: list[date], *, now: datetime, currency: str)
     return result
 
 
-def _ids_before(lake: Lake, day: date) -> pa.ChunkedArray:
-    """Ids of the days before ``day`` within which an id must not come again."""
-    start, end = day - timedelta(days=REPEAT_DAYS), day - timedelta(days=1)
-    if not lake.paths("transactions", start, end):
-        return pa.chunked_array([], type=pa.string())
-    return lake.read("transactions", start, end, ["transaction_id"])["transaction_id"]
+def _ids_before(
+    lake: Lake, day: date, known: dict[date, pa.ChunkedArray]
+) -> dict[date, pa.ChunkedArray]:
+    """Ids by day of the days before ``day`` within which an id must not come again; ``known`` are read."""
+    return {
+        d: known[d]
+        if d in known
+        else lake.read("transactions", d, d, ["transaction_id"])["transaction_id"]
+        for d in days_between(day - timedelta(days=REPEAT_DAYS), day - timedelta(days=1))
+        if lake.has("transactions", d)
+    }

@@ -590,6 +590,33 @@ def test_a_bad_file_without_a_date_fails_the_first_day_and_comes_back_when_repai
     assert source.read(DAY).transactions["transaction_id"].to_pylist() == ["1", "3"]
 
 
+def test_a_file_that_becomes_unreadable_fails_every_day_that_it_held(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    make_csv(folder / "a.csv", GOOD, "2,C,T,1,2026-01-06T12:00:00Z", "3,C,T,1,2026-01-07T12:00:00Z")
+    make_csv(folder / "b.csv", "4,C,T,1,2026-01-06T13:00:00Z", "5,C,T,1,2026-01-07T13:00:00Z")
+    assert make_source(folder).days() == (DAY, date(2026, 1, 7))
+
+    (folder / "b.csv").write_bytes(b"")
+    source = make_source(folder)
+
+    assert source.days() == (DAY, date(2026, 1, 7))
+    assert source.read(DAY).transactions["transaction_id"].to_pylist() == ["1"]
+    for day in (6, 7):
+        with pytest.raises(SourceError, match=r"b.csv: is empty"):
+            source.read(date(2026, 1, day))
+
+
+def test_the_only_file_keeps_its_days_when_it_becomes_unreadable(tmp_path: Path) -> None:
+    path = make_csv(tmp_path / "a.csv", GOOD, "2,C,T,1,2026-01-06T12:00:00Z")
+    make_source(path).days()
+
+    path.write_text("nonsense")
+
+    assert make_source(path).days() == (DAY, date(2026, 1, 6))
+    with pytest.raises(SourceError, match=r"a.csv: column 'id'"):
+        make_source(path).read(date(2026, 1, 6))
+
+
 def test_no_file_at_all_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
 
