@@ -37,6 +37,7 @@ clean:                     ## stop what runs and forget everything that was gene
 .venv/run: .venv/bin/python pyproject.toml requirements.lock
 	@echo "setting up .venv (some minutes the first time)"
 	$(PIP) -e .
+	.venv/bin/python -m switchyard.fraud.compiling
 	@touch $@
 
 .venv/dev: .venv/run

@@ -51,7 +51,7 @@ def open_home(**overrides: Any) -> Settings:
     home = settings.home
     _refuse_other_contents(settings)
     for folder in ("lake", "releases", "journal", "dagster", "mlflow", "bentoml", "feast", "training",
-                   "cache/numba", "logs"):  # fmt: skip
+                   "logs"):  # fmt: skip
         (home / folder).mkdir(parents=True, exist_ok=True)
     history = json.dumps(str(home / "dagster" / "history" / "runs"))
     _write_once(home / "dagster" / "dagster.yaml", _DAGSTER_YAML.format(history=history))
@@ -72,7 +72,6 @@ def exports(settings: Settings) -> dict[str, str]:
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "BENTOML_HOME": str(settings.home / "bentoml"),
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
-        "NUMBA_CACHE_DIR": str(settings.home / "cache" / "numba"),
         "GX_ANALYTICS_ENABLED": "false",
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "1",

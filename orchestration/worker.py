@@ -76,7 +76,7 @@ def _end_with_parent() -> None:
 
 
 def _load(settings: Settings) -> None:
-    """Import what jobs import inside their functions, compile what is compiled at the first call."""
+    """Import what jobs import inside their functions, and what is compiled."""
     warnings.simplefilter("ignore")  # as the command line does
     search_garbage_seldom()
     import evidently  # noqa: F401
@@ -86,14 +86,12 @@ def _load(settings: Settings) -> None:
 
     from orchestration.feast import feature_store
     from orchestration.home import prepare_mlflow, spare_the_disk
-    from switchyard.fraud.activity import compile_windows
-    from switchyard.fraud.features import compile_vectors
+    from switchyard.fraud.compiling import compile_all
 
     spare_the_disk()
     prepare_mlflow(settings)
     feature_store(settings)
-    compile_windows()
-    compile_vectors()
+    compile_all()
     _definitions(settings)
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import dagster as dg
 import mlflow
 
-import switchyard
 from orchestration import deployment
 from orchestration.definitions import build_definitions
 from orchestration.demo import as_of_config, demo_days
@@ -122,24 +121,13 @@ def make_home(folder: Path, mlflow_database: Path, **overrides: Any) -> Home:
 
 
 def open_small(folder: Path, mlflow_database: Path, **overrides: Any) -> Settings:
-    """A home made ready without definitions; compiled code is shared with the source tree."""
-    share_compiled_code(folder)
+    """A home made ready without definitions."""
     with own_environment():
         settings = open_home(home=folder, **(SMALL | {"port": free_port()} | overrides))
         if not (folder / "mlflow" / "mlflow.db").exists():
             shutil.copy(mlflow_database, folder / "mlflow" / "mlflow.db")
             prepare_mlflow(settings)
     return settings
-
-
-def share_compiled_code(folder: Path) -> None:
-    """Let a home find what numba compiled for the tests (it is named by content)."""
-    shared = Path(switchyard.__file__).parent / "fraud" / "__pycache__"
-    shared.mkdir(exist_ok=True)
-    cache = folder / "cache" / "numba"
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    if not cache.is_symlink():
-        cache.symlink_to(shared)
 
 
 def run_through_training(home: Home) -> None:

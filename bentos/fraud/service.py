@@ -78,7 +78,6 @@ class FraudDecisions:
 
     def __init__(self) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(SETTINGS.home / "cache" / "numba"))
         from switchyard.fraud.service import open_service
         from switchyard.serving.metrics import Metrics
 
@@ -86,8 +85,8 @@ class FraudDecisions:
         self.service = open_service(SETTINGS, RELEASE, counted)
         keys = ApiKeys.parse(SETTINGS.api_keys)
         APP.router.routes += [
-            Route(path, Endpoint(handle, role, keys, counted.answered), methods=["POST"])
-            for path, handle, role in self.service.routes()
+            Route(post.path, Endpoint(post, keys, counted.answered), methods=["POST"])
+            for post in self.service.routes()
         ]
         gc.collect()
         gc.freeze()

@@ -1,13 +1,16 @@
 """Compiling with numba, and a cache of the result that is found again by content, not by place.
 
-A Bento's copy of the package finds what the source tree compiled, so that a service starts without
-compiling. And since numba freezes constants of other modules into what it compiles but notices changes of
+It lies in the environment that compiled it, and setting one up fills it (``python -m
+switchyard.fraud.compiling``), so that no service and no home begins with ten seconds of compiling: a Bento's
+copy of the package finds what the source tree compiled. And since numba freezes constants of other modules into what it compiles but notices changes of
 one file only, what is cached depends on all modules whose constants and functions are compiled in.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,10 +25,33 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def compiled(function: _F) -> _F:
-    """Compile at the first call, strict IEEE arithmetic; cached below NUMBA_CACHE_DIR, else beside the source."""
+    """Compile at the first call, strict IEEE arithmetic; found again below :func:`cache_folder`."""
     dispatcher = numba.njit(error_model="numpy")(function)
     dispatcher._cache = _ContentCache(function)  # what njit(cache=True) does, with another locator
     return cast(_F, dispatcher)
+
+
+def cache_folder() -> Path:
+    """NUMBA_CACHE_DIR; without it the environment's own, or the user's where that can't be written."""
+    if caching.config.CACHE_DIR:
+        return Path(caching.config.CACHE_DIR)
+    if os.access(sys.prefix, os.W_OK):
+        return Path(sys.prefix) / "var" / "cache" / "switchyard"
+    return Path.home() / ".cache" / "switchyard"
+
+
+def compile_all() -> None:
+    """Compile everything that training, replay and a service run, or find it compiled."""
+    from switchyard.fraud.activity import compile_windows
+    from switchyard.fraud.features import compile_vectors
+    from switchyard.fraud.online import FraudDomain
+    from switchyard.fraud.recompute import compile_search
+
+    compile_windows()
+    compile_vectors()
+    compile_search()
+    domain = FraudDomain(100)
+    domain.assemble([domain.example()], None)
 
 
 class _ContentLocator(caching._CacheLocator):  # type: ignore[misc]
@@ -44,8 +70,7 @@ class _ContentLocator(caching._CacheLocator):  # type: ignore[misc]
         return cls(py_file, py_func.__code__.co_firstlineno)
 
     def get_cache_path(self) -> str:
-        root = caching.config.CACHE_DIR or Path(self._py_file).parent / "__pycache__"
-        return str(Path(root) / f"{Path(self._py_file).stem}-{self._stamp[:16]}")
+        return str(cache_folder() / f"{Path(self._py_file).stem}-{self._stamp[:16]}")
 
     def get_source_stamp(self) -> str:
         return self._stamp
@@ -60,3 +85,7 @@ class _ContentCacheImpl(caching.CompileResultCacheImpl):  # type: ignore[misc]
 
 class _ContentCache(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _ContentCacheImpl
+
+
+if __name__ == "__main__":
+    compile_all()

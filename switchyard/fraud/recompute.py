@@ -324,6 +324,12 @@ def _joined(one: _Appended, other: _Appended) -> _Appended:
     )
 
 
+def compile_search() -> None:
+    """Compile what the search for missed events runs, or find it compiled."""
+    none = np.zeros(0, np.int64)
+    _find_missed(np.zeros(1, np.int64), np.zeros(0, EVENT), none, none, none > 0, none > 0)
+
+
 @compiled
 def _find_missed(
     starts: Ints, steps: Events, rows: Ints, received: Ints, late: Bools, simultaneous: Bools

@@ -189,7 +189,8 @@ def evaluate(
 ) -> dict[str, Metric]:
     """Every metric of scores in [0, 1] on rows whose verdict is known, in a fixed order.
 
-    ``entity`` holds ids of any kind, ``day`` an integer per row. Raises TrainingError without rows.
+    ``entity`` holds ids of any kind, ``day`` an integer per row. At review counts what is reviewed or
+    blocked; ``review_share`` is the share that is left to review. Raises TrainingError without rows.
     """
     if len(y) == 0:
         raise TrainingError(
@@ -205,7 +206,7 @@ def evaluate(
         "recall_at_review": lambda w: recall_at(y, review, w),
         "precision_at_block": lambda w: precision_at(y, block, w),
         "recall_at_block": lambda w: recall_at(y, block, w),
-        "review_share": lambda w: float(np.average(review, weights=w)),
+        "review_share": lambda w: float(np.average(review & ~block, weights=w)),
         "calibration_error": lambda w: reliability(y, score, w).error,
     }
     everyone = np.vstack([np.ones(code.max() + 1), *resamples(code, count, seed)])

@@ -53,10 +53,10 @@ def choose_thresholds(
 ) -> Thresholds:
     """Thresholds on validation scores float64[n] in [0, 1] and their verdicts.
 
-    ``review`` is the least score at which at most ``review_share`` of the rows is flagged (reviewed or
-    blocked); ``block`` the least from there on whose rows hold at least ``block_precision`` frauds,
-    counted on LEAST_BLOCKED rows or more. Where there is no such score, it is NOBODY. Raises
-    TrainingError without rows.
+    ``block`` is the least score from which on the rows hold at least ``block_precision`` frauds, counted
+    on LEAST_BLOCKED rows or more; ``review`` the least one below it that leaves at most
+    ``review_share`` of the rows to review. Where there is no such score, it is NOBODY, or ``block``.
+    Raises TrainingError without rows.
     """
     if len(score) == 0:
         raise TrainingError("thresholds can't be chosen without validation rows")
@@ -64,10 +64,11 @@ def choose_thresholds(
     ranked, frauds = score[order], np.cumsum(y[order] > 0)
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # ties are flagged together
     flagged = ends + 1
-    affordable = flagged <= review_share * len(score)
-    precise = frauds[ends] >= block_precision * flagged
-    blockable = affordable & precise & (flagged >= LEAST_BLOCKED)
-    return Thresholds(_least(ranked[ends], affordable), _least(ranked[ends], blockable))
+    precise = (frauds[ends] >= block_precision * flagged) & (flagged >= LEAST_BLOCKED)
+    block = _least(ranked[ends], precise)
+    reviewed = flagged - np.count_nonzero(score >= block)
+    review = _least(ranked[ends], reviewed <= review_share * len(score))
+    return Thresholds(min(review, block), block)
 
 
 def _least(scores: Floats, allowed: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:

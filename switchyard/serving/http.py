@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from switchyard.errors import JournalError, RequestError, StoreError
 from switchyard.serving.keys import ApiKeys, Role, is_loopback
@@ -28,6 +28,15 @@ _log = logging.getLogger(__name__)
 _JSON = (b"content-type", b"application/json")
 
 
+class Post(NamedTuple):
+    """A path that takes a POST: what answers a body, who may send one, and how long it may be."""
+
+    path: str
+    handle: Handle
+    role: Role
+    limit: int = MAX_BODY_BYTES
+
+
 class Endpoint:
     """One POST route as an ASGI application: ``await handle(body)`` for callers that may have it.
 
@@ -36,13 +45,11 @@ class Endpoint:
 
     def __init__(
         self,
-        handle: Handle,
-        role: Role,
+        post: Post,
         keys: ApiKeys,
         answered: Callable[[str, int, float], None] = lambda _path, _status, _seconds: None,
     ) -> None:
-        self._handle = handle
-        self._role: Role = role
+        self._post = post
         self._keys = keys
         self._answered = answered
 
@@ -55,21 +62,26 @@ class Endpoint:
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         try:
             self._admit(scope)
-            return await self._handle(await read_body(scope, receive))
-        except RequestError as error:
-            return error_answer(error)
-        except (JournalError, StoreError) as error:
-            _log.error("%s", error)
-            return error_answer(RequestError(_UNAVAILABLE, status=503))
+            return await self._post.handle(await read_body(scope, receive, self._post.limit))
+        except (RequestError, JournalError, StoreError) as error:
+            return refused(error)
         except Exception:  # the entry point: the caller gets the one error shape, the log the trace
             _log.exception("%s failed", scope["path"])
             return error_answer(RequestError("the service failed; its log says why", status=500))
 
     def _admit(self, scope: Scope) -> None:
         if self._keys.hashed:
-            self._keys.check(header(scope, b"authorization"), self._role)
+            self._keys.check(header(scope, b"authorization"), self._post.role)
         elif (server := scope.get("server")) and not is_loopback(server[0]):
             raise RequestError("off loopback this service needs API keys, it has none", status=403)
+
+
+def refused(error: RequestError | JournalError | StoreError) -> Answer:
+    """What a request that failed on purpose is answered; what the service could not do goes to the log."""
+    if isinstance(error, RequestError):
+        return error_answer(error)
+    _log.error("%s", error)
+    return error_answer(RequestError(_UNAVAILABLE, status=503))
 
 
 _UNAVAILABLE = "this can't be recorded just now, so it was not decided or taken in; send it again"

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from switchyard.errors import RequestError, SwitchyardError
+from switchyard.errors import JournalError, RequestError, StoreError, SwitchyardError
 from switchyard.serving.batching import Batcher
+from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split
 from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
-from switchyard.serving.http import Handle
+from switchyard.serving.http import Post, refused
 from switchyard.serving.ids import unique_tokens
-from switchyard.serving.keys import Role
 from switchyard.serving.online_store import LEASE_MS
 from switchyard.serving.replies import Answer
 
@@ -58,6 +58,10 @@ class DecisionService:
         transaction = self._reader.transaction(body, now_us)
         return await self._answer(Asked(transaction, now_us, started, self._new_token()))
 
+    async def bulk(self, body: bytes) -> Answer:
+        """Decide up to ``bulk.MOST`` transactions, each as if alone. Raises RequestError for the whole."""
+        return joined(await asyncio.gather(*map(self._predicted, split(body))))
+
     async def event(self, body: bytes) -> Answer:
         """Take in a transaction without deciding it. Raises RequestError, JournalError, StoreError."""
         return await self._answer(self._reader.event(body, self._clock()))
@@ -66,12 +70,13 @@ class DecisionService:
         """Take in a verdict. Raises RequestError, JournalError, StoreError."""
         return await self._answer(self._reader.label(body, self._clock()))
 
-    def routes(self) -> tuple[tuple[str, Handle, Role], ...]:
-        """Each path that takes a POST, what answers it, and the role of a key that may."""
+    def routes(self) -> tuple[Post, ...]:
+        """Every path that takes a POST."""
         return (
-            ("/v1/predict", self.predict, "score"),
-            ("/v1/events", self.event, "score"),
-            ("/v1/labels", self.label, "label"),
+            Post("/v1/predict", self.predict, "score"),
+            Post("/v1/predict/bulk", self.bulk, "score", MAX_BULK_BYTES),
+            Post("/v1/events", self.event, "score"),
+            Post("/v1/labels", self.label, "label"),
         )
 
     def close(self) -> None:
@@ -79,6 +84,12 @@ class DecisionService:
         self._batcher.close()
         self._engine.journal.close()
         self._engine.store.close()
+
+    async def _predicted(self, body: bytes) -> Answer:
+        try:
+            return await self.predict(body)
+        except (RequestError, JournalError, StoreError) as error:
+            return refused(error)
 
     async def _answer(self, item: Asked[Any] | Taken) -> Answer:
         deadline = time.monotonic() + PATIENCE_S

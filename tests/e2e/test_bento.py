@@ -21,7 +21,6 @@ from typing import Any
 import httpx
 import pytest
 
-import switchyard
 from bentos.fraud.build import build_bento
 from switchyard.errors import ReleaseError
 from switchyard.fraud.columns import FEATURES
@@ -104,13 +103,12 @@ def serve_command(tag: str, port: int, *more: str) -> list[str]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """What ``switchyard env`` sets, and the tests' own cache of compiled code."""
+    """What ``switchyard env`` sets."""
     return os.environ | {
         "SWITCHYARD_HOME": str(home),
         "BENTOML_HOME": str(home / "bentoml"),
         "SWITCHYARD_REDIS_URL": valkey.start(home),
         "BENTOML_DO_NOT_TRACK": "True",
-        "NUMBA_CACHE_DIR": str(Path(switchyard.__file__).parent / "fraud" / "__pycache__"),
     }
 
 

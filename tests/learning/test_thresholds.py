@@ -1,4 +1,4 @@
-"""Thresholds: no more is flagged than can be reviewed, and what is blocked was fraud often enough."""
+"""Thresholds: no more is left to review than can be, and what is blocked was fraud often enough."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ def test_a_score_on_a_threshold_is_over_it():
     ]  # fmt: skip
 
 
-def test_review_flags_as_many_as_can_be_reviewed():
+def test_as_many_are_left_to_review_as_can_be_reviewed():
     score = np.arange(100) / 100
 
-    thresholds = choose(score, np.zeros(100), review_share=0.1)
+    nothing_to_block = choose(score, np.zeros(100), review_share=0.1)
+    the_top_to_block = choose(score, score >= 0.8, review_share=0.1, block_precision=1.0)
 
-    assert thresholds.review == 0.9
-    assert np.mean(score >= thresholds.review) == 0.1
+    assert nothing_to_block.review == 0.9
+    assert (the_top_to_block.review, the_top_to_block.block) == (0.7, 0.8)
 
 
 def test_block_is_the_least_score_that_is_precise_enough():
     score = np.arange(100) / 100
     y = (score >= 0.8) & (score != 0.85)
 
-    assert choose(score, y, review_share=0.3).block == 0.79
-    assert choose(score, y, review_share=0.3, block_precision=0.94).block == 0.8
-    assert choose(score, y, review_share=0.1).block == 0.9, "never below review"
+    assert choose(score, y).block == 0.79
+    assert choose(score, y, block_precision=0.94).block == 0.8
+    assert choose(score, y, review_share=0.001).review == 0.79, "nobody has time to review"
 
 
 def test_nothing_is_blocked_where_no_score_is_precise_enough():
@@ -77,7 +78,7 @@ def test_both_promises_hold_on_the_rows_they_were_made_on(
 
     chosen = choose(score, y, review_share=share, block_precision=precision)
 
-    assert np.mean(score >= chosen.review) <= share
+    assert np.mean((score >= chosen.review) & (score < chosen.block)) <= share
     blocked = score >= chosen.block
     assert not blocked.any() or y[blocked].mean() >= precision
     assert chosen.review <= chosen.block

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from switchyard.errors import JournalError, RequestError, SettingsError
-from switchyard.serving.http import MAX_BODY_BYTES, Endpoint
+from switchyard.serving.http import MAX_BODY_BYTES, Endpoint, Post
 from switchyard.serving.keys import ApiKeys
 from switchyard.serving.replies import Answer
 
@@ -59,7 +59,7 @@ def call(
 
 
 def endpoint_with(keys: ApiKeys) -> Endpoint:
-    return Endpoint(echo, "score", keys)
+    return Endpoint(Post("/v1/predict", echo, "score"), keys)
 
 
 def test_a_body_in_several_chunks_arrives_whole() -> None:
@@ -141,7 +141,7 @@ def test_every_failure_has_the_one_error_shape(
     async def fail(_body: bytes) -> Answer:
         raise error
 
-    answered, body = call(Endpoint(fail, "score", ApiKeys()), [b"{}"])
+    answered, body = call(Endpoint(Post("/v1/predict", fail, "score"), ApiKeys()), [b"{}"])
 
     assert answered == status
     assert set(body) == {"error"}

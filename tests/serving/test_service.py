@@ -143,3 +143,80 @@ def test_a_journal_that_cannot_be_written_stops_decisions_until_it_can(
     in_the_way.unlink()
 
     assert asyncio.run(service.predict(body(2))).status == 200
+
+
+# bulk
+
+
+def bulk(*bodies: bytes) -> bytes:
+    return b'{"transactions":[%b]}' % b",".join(bodies)
+
+
+def results(answer: Answer) -> list[tuple[int, Any]]:
+    return [(r["status"], r["answer"]) for r in json.loads(answer.body)["results"]]
+
+
+def test_in_bulk_each_is_answered_as_if_alone_and_in_order(
+    make_service: Callable[..., DecisionService], tmp_path: Path
+) -> None:
+    service = make_service()
+    asked = [body(1), body(2, amount=-1), b'"nonsense"', body(3), body(1), body(1, amount=9)]
+
+    async def twice() -> tuple[Answer, Answer]:
+        return await service.bulk(bulk(*asked)), await service.predict(body(3))
+
+    together, alone = asyncio.run(twice())
+
+    found = results(together)
+    assert together.status == 200
+    assert [status for status, _ in found] == [200, 422, 422, 200, 200, 409]
+    assert found[1][1]["error"]["field"] == "amount"
+    assert found[4][1] == found[0][1], "a repeat in the same body gets the first's decision"
+    assert found[3][1] == json.loads(alone.body), "and one that comes later, too"
+    decided = [r for r in read_journal(tmp_path / "journal") if r["type"] == "decision"]
+    assert [r["transaction"]["transaction_id"] for r in decided] == ["t1", "t3"]
+
+
+def test_a_thousand_are_decided_in_one_body_and_no_more(
+    make_service: Callable[..., DecisionService],
+) -> None:
+    service = make_service()
+
+    answer = asyncio.run(service.bulk(bulk(*(body(n) for n in range(1, 1001)))))
+
+    assert [reply["transaction_id"] for _, reply in results(answer)] == [
+        f"t{n}" for n in range(1, 1001)
+    ]
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(service.bulk(bulk(*(body(n) for n in range(1001)))))
+    assert (caught.value.status, caught.value.field) == (422, "transactions")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 422),
+        (b'{"transactions":[]}', 422),
+        (b'{"transactions":[1],"x":1}', 422),
+    ],
+)
+def test_a_bulk_body_of_another_shape_is_refused(
+    make_service: Callable[..., DecisionService], sent: bytes, status: int
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(make_service().bulk(sent))
+
+    assert caught.value.status == status
+
+
+def test_a_journal_that_fails_refuses_each_of_a_bulk_with_503(
+    make_service: Callable[..., DecisionService], tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "in the way"
+    in_the_way.write_text("")
+    service = make_service(journal=Journal(in_the_way / "journal"))
+
+    answer = asyncio.run(service.bulk(bulk(body(1), body(2))))
+
+    assert [status for status, _ in results(answer)] == [503, 503]

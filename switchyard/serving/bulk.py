@@ -1,0 +1,52 @@
+"""Bulk: many bodies in one, each answered as if it had come alone.
+
+Here: taking a bulk body apart and putting the answers together, in their order. Not here: what a single
+body means (``fraud.requests``) or how it is decided (``engine``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from switchyard.errors import RequestError
+from switchyard.serving.replies import Answer
+
+MOST = 1_000
+"""Transactions in one bulk body."""
+MAX_BULK_BYTES = 2 * 1024 * 1024
+"""Longest bulk body."""
+
+
+class BulkBody(msgspec.Struct, forbid_unknown_fields=True):
+    """``transactions``: bodies as ``/v1/predict`` takes them."""
+
+    transactions: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MOST)]
+
+
+_decode = msgspec.json.Decoder(BulkBody).decode
+
+
+def split(body: bytes) -> list[bytes]:
+    """The single bodies.
+
+    Raises RequestError: 400 for what is no JSON, 422 for what is no list of 1 to MOST transactions.
+    """
+    try:
+        return [bytes(single) for single in _decode(body).transactions]
+    except msgspec.ValidationError as error:
+        raise RequestError(str(error), field="transactions") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body is not JSON: {error}", status=400) from None
+
+
+def joined(answers: Sequence[Answer]) -> Answer:
+    """All answers in one, each with the status that it would have had alone.
+
+    >>> joined([Answer(200, b'{"score":0.1}')]).body
+    b'{"results":[{"status":200,"answer":{"score":0.1}}]}'
+    """
+    results = b",".join(b'{"status":%d,"answer":%b}' % (a.status, a.body) for a in answers)
+    return Answer(200, b'{"results":[%b]}' % results)
