@@ -33,13 +33,14 @@ class FeatureStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A running decision service."""
+    """A running decision service; ``code`` is the hash of the source that it was built from."""
 
     url: str
     pid: int
     release: str
     replaced: str | None
     seconds: float
+    code: str = ""
 
 
 class Serving(Protocol):

@@ -241,15 +241,16 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
 @json_option
 def explain(decision_id: str, json_file: Path | None) -> None:
     """The full attribution of a past decision, recomputed from the journal."""
-    from switchyard.fraud.explain import explain_decision
+    from switchyard.fraud.explain import Explainer
 
-    explanation = explain_decision(_open(), decision_id)
+    settings = _open()
+    explanation = Explainer(settings.journal, settings.releases).explain(decision_id)
     console.print(screen.explanation(explanation))
     _write_json(json_file, explanation)
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["features", "demo"]))
+@click.argument("what", type=click.Choice(["features", "demo", "serving"]))
 @_source_options
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:

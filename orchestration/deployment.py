@@ -22,7 +22,7 @@ import httpx
 import psutil
 
 from assets.ports import Deployed
-from bentos.fraud.build import build_bento
+from bentos.fraud.build import build_bento, built_from
 from switchyard.errors import ServiceError
 from switchyard.lake import write_text
 from switchyard.settings import Settings
@@ -47,7 +47,8 @@ class LocalServing:
         started = time.perf_counter()
         _reap(self._settings)
         old = current(self._settings)
-        if old and old.release == release_id:
+        code = built_from(self._settings.home / "bentoml", release_id) or ""
+        if old and (old.release, old.code) == (release_id, code):
             return old
         port = _free_port(self._settings.port)
         process = start(self._settings, release_id, port)
@@ -60,6 +61,7 @@ class LocalServing:
             release=release_id,
             replaced=old.release if old else None,
             seconds=time.perf_counter() - started,
+            code=code,
         )
         write_text(json.dumps(asdict(new), indent=1) + "\n", _state(self._settings))
         if old:

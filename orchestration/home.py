@@ -7,6 +7,7 @@ is written into it later.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -85,6 +86,7 @@ def prepare_mlflow(settings: Settings) -> None:
     """Create MLflow's database and the experiment with an artifact folder inside the home."""
     from mlflow.tracking import MlflowClient
 
+    logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # it tells of making its tables
     client = MlflowClient(tracking_uri=settings.mlflow_tracking_uri)
     if client.get_experiment_by_name(EXPERIMENT) is None:
         artifacts = settings.home / "mlflow" / "artifacts"

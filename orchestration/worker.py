@@ -5,8 +5,11 @@ Here: starting and ending it, and what it loads beforehand. Not here: what a job
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 import warnings
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,6 +25,10 @@ from switchyard.settings import Settings
 
 if TYPE_CHECKING:
     from orchestration.runs import Finding
+
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2)"""
 
 
 class Worker:
@@ -65,8 +72,11 @@ class Worker:
 
 
 def _end_with_parent() -> None:
+    """Linux ends this process the moment its parent is gone; elsewhere a thread does, a little later."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "this runs in the second process"
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def wait() -> None:
         parent.join()

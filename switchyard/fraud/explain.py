@@ -1,58 +1,94 @@
 """The full attribution of one past decision, from the journal and the release it names.
 
 The vector is the journalled one, so the score must come out equal to the bit; if it does not, that is
-said, never hidden.
+said, never hidden. Not here: the reasons that a reply carries (``online``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from switchyard.errors import JournalError
+from switchyard.errors import RequestError
 from switchyard.fraud.columns import FEATURES
 from switchyard.learning import Floats
 from switchyard.learning.release import Release, load_release
 from switchyard.serving.journal import find_decision
-from switchyard.settings import Settings
 
+KEPT_RELEASES = 4
+"""Releases that an explainer keeps loaded."""
 _REASONS = {column.name: column.reason for column in FEATURES}
 
 
-def _contributions(release: Release, vector: Floats, fallback: bool) -> Floats:
-    """Contributions in calibrated log-odds float64 [k + 1], the base last, of what made the score."""
-    if not fallback:
-        pushes: Floats = release.explain(vector)[0]
-        return pushes
-    raw = release.baseline.contributions(vector)
-    scaled: Floats = release.baseline_calibration.contributions(raw)[0]
-    return scaled
+class ExplainBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Which decision to explain: its own id, or its transaction's (the newest decision on it)."""
+
+    decision_id: str | None = None
+    transaction_id: str | None = None
 
 
-def explain_decision(settings: Settings, decision_id: str) -> dict[str, Any]:
-    """All contributions in log-odds, largest push first, with base and sum.
+_decode = msgspec.json.Decoder(ExplainBody).decode
 
-    Raises JournalError if no decision has this id, ReleaseError if its release is gone or damaged.
+
+class Explainer:
+    """Explains decisions of one journal with the releases below one folder; any thread may ask.
+
+    It loads releases of its own: XGBoost's boosters must not be shared with a thread that scores.
     """
-    record = find_decision(settings.journal, decision_id)
-    if record is None:
-        raise JournalError(
-            f"no decision {decision_id!r} in {settings.journal}; a reply's 'decision_id' names one"
+
+    def __init__(self, journal: Path, releases: Path) -> None:
+        self._journal = journal
+        self._load: Callable[[Path], Release] = lru_cache(KEPT_RELEASES)(load_release)
+        self._releases = releases
+
+    def answer(self, body: bytes) -> dict[str, Any]:
+        """What ``/v1/explain`` answers to a body. Raises RequestError, ReleaseError as :meth:`explain`."""
+        try:
+            asked = _decode(body)
+        except msgspec.ValidationError as error:
+            raise RequestError(str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(f"the body is not JSON: {error}", status=400) from None
+        given = {name: value for name, value in msgspec.structs.asdict(asked).items() if value}
+        if len(given) != 1:
+            raise RequestError("the body must name either 'decision_id' or 'transaction_id'")
+        return self.explain(**given)
+
+    def explain(
+        self, decision_id: str | None = None, transaction_id: str | None = None
+    ) -> dict[str, Any]:
+        """All contributions in log-odds, largest push first, with base and sum.
+
+        Raises RequestError 404 if there is no such decision, 422 if rules made it, ReleaseError if its
+        release is gone or damaged.
+        """
+        record = find_decision(
+            self._journal, decision_id=decision_id, transaction_id=transaction_id
         )
-    if record["score"] is None or record["vector"] is None:
-        raise JournalError(
-            f"decision {decision_id} was made by rules ({record['degraded']}), so it has no attribution; "
-            f"its one reason is {record['reasons']}"
-        )
-    release = load_release(settings.releases / record["release"])
+        if record is None:
+            what = f"decision {decision_id!r}" if decision_id else f"transaction {transaction_id!r}"
+            raise RequestError(f"no decision is in the journal for the {what}", status=404)
+        if record["score"] is None or record["vector"] is None:
+            raise RequestError(
+                f"decision {record['decision_id']} was made by rules ({record['degraded']}), so it has no "
+                f"attribution; its one reason is {record['reasons']}"
+            )
+        return _explanation(record, self._load(self._releases / record["release"]))
+
+
+def _explanation(record: dict[str, Any], release: Release) -> dict[str, Any]:
     vector = np.array([[np.nan if v is None else v for v in record["vector"]]], dtype=np.float64)
     fallback = "fallback_logistic" in record["degraded"]
     score = float((release.fallback_score if fallback else release.score)(vector)[0])
     pushes = _contributions(release, vector, fallback)
     order = np.argsort(-np.abs(pushes[:-1]), kind="stable")
     return {
-        "decision_id": decision_id,
+        "decision_id": record["decision_id"],
         "transaction_id": record["transaction"]["transaction_id"],
         "decision": record["decision"],
         "score": record["score"],
@@ -72,3 +108,13 @@ def explain_decision(settings: Settings, decision_id: str) -> dict[str, Any]:
             for i in order
         ],
     }
+
+
+def _contributions(release: Release, vector: Floats, fallback: bool) -> Floats:
+    """Contributions in calibrated log-odds float64 [k + 1], the base last, of what made the score."""
+    if not fallback:
+        pushes: Floats = release.explain(vector)[0]
+        return pushes
+    raw = release.baseline.contributions(vector)
+    scaled: Floats = release.baseline_calibration.contributions(raw)[0]
+    return scaled

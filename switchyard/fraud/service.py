@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from switchyard.errors import StoreError
+from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.online import FraudDomain, FraudReader, online_store_of
 from switchyard.fraud.requests import Parser
@@ -47,4 +48,5 @@ def open_service(settings: Settings, release_folder: Path, metrics: Metrics) -> 
         engine.store.ping()
     except StoreError as error:
         _log.warning("starting without the online store: %s", error)
-    return DecisionService(engine, FraudReader(parser, domain), wall_clock_us)
+    explainer = Explainer(settings.journal, settings.releases)
+    return DecisionService(engine, FraudReader(parser, domain), wall_clock_us, explainer.answer)

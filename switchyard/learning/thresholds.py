@@ -64,10 +64,10 @@ def choose_thresholds(
     ranked, frauds = score[order], np.cumsum(y[order] > 0)
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # ties are flagged together
     flagged = ends + 1
-    precise = (frauds[ends] >= block_precision * flagged) & (flagged >= LEAST_BLOCKED)
+    precise = (frauds[ends] / flagged >= block_precision) & (flagged >= LEAST_BLOCKED)
     block = _least(ranked[ends], precise)
     reviewed = flagged - np.count_nonzero(score >= block)
-    review = _least(ranked[ends], reviewed <= review_share * len(score))
+    review = _least(ranked[ends], reviewed / len(score) <= review_share)
     return Thresholds(min(review, block), block)
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 
-from switchyard.errors import JournalError, RequestError, StoreError
+from switchyard.errors import JournalError, ReleaseError, RequestError, StoreError
 from switchyard.serving.keys import ApiKeys, Role, is_loopback
 from switchyard.serving.replies import Answer, error_answer
 
@@ -65,6 +65,9 @@ class Endpoint:
             return await self._post.handle(await read_body(scope, receive, self._post.limit))
         except (RequestError, JournalError, StoreError) as error:
             return refused(error)
+        except ReleaseError as error:
+            _log.error("%s", error)
+            return error_answer(RequestError(str(error), status=503))
         except Exception:  # the entry point: the caller gets the one error shape, the log the trace
             _log.exception("%s failed", scope["path"])
             return error_answer(RequestError("the service failed; its log says why", status=500))

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,18 +161,27 @@ def read_journal(
             (on_torn_tail or _warn)(tail)
 
 
-def find_decision(folder: Path, decision_id: str) -> dict[str, Any] | None:
-    """The journalled decision with that id, or None."""
-    wanted = f'"decision_id":"{decision_id}"'.encode()
-    for file in segments(folder):
+def find_decision(
+    folder: Path, *, decision_id: str | None = None, transaction_id: str | None = None
+) -> dict[str, Any] | None:
+    """The newest journalled decision with that id, or on that transaction; None if there is none."""
+    wanted = {"decision_id": decision_id} if decision_id else {"transaction_id": transaction_id}
+    marks = [msgspec.json.encode(wanted)[1:-1], b'"type":"decision"']
+    for file in reversed(segments(folder)):
+        found = None
         with file.open("rb") as lines:
             for line in lines:
-                if wanted not in line:
-                    continue
-                record = _whole(line)
-                if record is not None and record.get("type") == "decision":
-                    return record
+                if all(mark in line for mark in marks):
+                    record = _whole(line)
+                    found = record if record and _is_of(record, wanted) else found
+        if found is not None:
+            return found
     return None
+
+
+def _is_of(record: dict[str, Any], wanted: Mapping[str, str | None]) -> bool:
+    of = {**record.get("transaction", {}), **record}
+    return record.get("type") == "decision" and all(of.get(k) == v for k, v in wanted.items())
 
 
 def _read_segment(file: Path) -> Generator[dict[str, Any], None, TornTail | None]:

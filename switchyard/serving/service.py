@@ -20,7 +20,7 @@ from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import Post, refused
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.online_store import LEASE_MS
-from switchyard.serving.replies import Answer
+from switchyard.serving.replies import Answer, encode
 
 POLL_S = 0.02
 """Pause before asking again for a transaction that another request is deciding."""
@@ -43,12 +43,23 @@ class Reader(Protocol[R_co]):
 
 
 class DecisionService:
-    """Answers bodies. ``clock`` is the wall clock in microseconds since the epoch."""
+    """Answers bodies.
 
-    def __init__(self, engine: Engine[R], reader: Reader[R], clock: Callable[[], int]) -> None:
+    ``clock`` is the wall clock in microseconds since the epoch; ``explain`` answers a body with what
+    becomes JSON, in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        engine: Engine[R],
+        reader: Reader[R],
+        clock: Callable[[], int],
+        explain: Callable[[bytes], Any],
+    ) -> None:
         self._engine: Engine[Any] = engine
         self._reader: Reader[Any] = reader
         self._clock = clock
+        self._explain = explain
         self._new_token = unique_tokens()
         self._batcher: Batcher[Asked[Any] | Taken, Outcome] = Batcher(self._handle)
 
@@ -70,11 +81,16 @@ class DecisionService:
         """Take in a verdict. Raises RequestError, JournalError, StoreError."""
         return await self._answer(self._reader.label(body, self._clock()))
 
+    async def explain(self, body: bytes) -> Answer:
+        """Explain a past decision. Raises RequestError, ReleaseError."""
+        return Answer(200, encode(await asyncio.to_thread(self._explain, body)))
+
     def routes(self) -> tuple[Post, ...]:
         """Every path that takes a POST."""
         return (
             Post("/v1/predict", self.predict, "score"),
             Post("/v1/predict/bulk", self.bulk, "score", MAX_BULK_BYTES),
+            Post("/v1/explain", self.explain, "explain"),
             Post("/v1/events", self.event, "score"),
             Post("/v1/labels", self.label, "label"),
         )

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bentos.fraud.build import build_bento
+from bentos.fraud.build import build_bento, built_from, source_hash
 from switchyard.errors import ReleaseError
 from switchyard.fraud.columns import FEATURES
 from switchyard.serving import valkey
@@ -156,6 +156,15 @@ def test_a_release_has_one_bento_and_building_it_again_is_no_work(
     assert not list((home / "bentoml").glob(".building-*"))
 
 
+def test_a_bento_of_other_source_is_built_anew(release_folder: Path, tmp_path: Path) -> None:
+    info = bento_folder(tmp_path, build_bento(release_folder, tmp_path / "bentoml")) / "bento.yaml"
+    info.write_text(info.read_text().replace(source_hash(), "of-an-older-engine"))
+
+    build_bento(release_folder, tmp_path / "bentoml")
+
+    assert built_from(tmp_path / "bentoml", release_folder.name) == source_hash()
+
+
 def test_a_damaged_release_is_not_built(release_folder: Path, tmp_path: Path) -> None:
     damaged = shutil.copytree(release_folder, tmp_path / release_folder.name)
     (damaged / "model" / "model.ubj").write_bytes(b"no trees")
@@ -173,7 +182,7 @@ def test_a_decision_is_in_the_journal_when_its_reply_arrives(served: Served) -> 
     answer = served.client.post("/v1/predict", json=make_body("first"))
 
     reply = answer.json()
-    record = find_decision(served.journal, reply["decision_id"])
+    record = find_decision(served.journal, decision_id=reply["decision_id"])
     assert answer.status_code == 200
     assert record is not None
     assert {name: record[name] for name in ("score", "decision", "release")} == {
@@ -210,12 +219,33 @@ def test_the_same_id_gets_the_same_reply_and_another_body_is_refused_by_the_copi
     assert other.json()["error"]["code"] == MARK
 
 
+def test_a_decision_is_explained_over_http(served: Served) -> None:
+    reply = served.client.post("/v1/predict", json=make_body("explained")).json()
+
+    found = served.client.post("/v1/explain", json={"decision_id": reply["decision_id"]})
+    unknown = served.client.post("/v1/explain", json={"decision_id": "unknown"})
+
+    assert found.status_code == 200, found.text
+    assert (found.json()["score"], found.json()["equal"]) == (reply["score"], True)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_many_are_decided_in_bulk_over_http(served: Served) -> None:
+    bodies = [make_body(f"bulk-{n}") for n in range(25)]
+
+    answer = served.client.post("/v1/predict/bulk", json={"transactions": bodies})
+
+    results = answer.json()["results"]
+    assert [r["answer"]["transaction_id"] for r in results] == [f"bulk-{n}" for n in range(25)]
+    assert {r["status"] for r in results} == {200}
+
+
 def test_an_unknown_card_gets_the_defaults(served: Served) -> None:
     body = make_body("unknown", customer_id="nobody", terminal_id="nowhere")
 
     reply = served.client.post("/v1/predict", json=body).json()
 
-    record = find_decision(served.journal, reply["decision_id"])
+    record = find_decision(served.journal, decision_id=reply["decision_id"])
     assert record is not None
     assert reply["degraded"] == []
     for column, value in zip(FEATURES, record["vector"], strict=True):
@@ -252,7 +282,7 @@ def test_an_event_and_a_verdict_count_in_the_next_decision(served: Served) -> No
     verdict = served.client.post("/v1/labels", json=label)
     reply = served.client.post("/v1/predict", json=make_body("next", **keys)).json()
 
-    record = find_decision(served.journal, reply["decision_id"])
+    record = find_decision(served.journal, decision_id=reply["decision_id"])
     assert record is not None
     vector = {c.name: v for c, v in zip(FEATURES, record["vector"], strict=True)}
     assert (event.status_code, verdict.status_code) == (200, 200)

@@ -209,7 +209,7 @@ def test_publishing_the_same_again_changes_neither_version_nor_service(served_ho
 def test_the_service_decides_on_exactly_the_vector_that_training_would_have_seen(
     served_home: Home, transaction: pa.Table, reply: Row
 ) -> None:
-    record = find_decision(served_home.settings.journal, reply["decision_id"])
+    record = find_decision(served_home.settings.journal, decision_id=reply["decision_id"])
 
     assert record is not None
     served = np.array(record["vector"], np.float64)  # null becomes NaN

@@ -103,7 +103,9 @@ def test_an_unknown_decision_is_said_to_be_unknown(switchyard: Callable[..., Res
     result = switchyard("explain", "no-such-decision")
 
     assert result.exit_code == 1
-    assert result.output.startswith("JournalError: no decision 'no-such-decision' in ")
+    assert result.output.startswith(
+        "RequestError: no decision is in the journal for the decision 'no-such"
+    )
 
 
 # ---------------------------------------------------------------- bad input

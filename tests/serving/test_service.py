@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from switchyard.errors import JournalError, RequestError, StoreError
+from switchyard.fraud.explain import Explainer
 from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
 from switchyard.fraud.requests import Parser
 from switchyard.learning.release import Release
@@ -40,7 +41,8 @@ def make_service(
             "release": release,
         }
         engine = Engine(FraudDomain(100), **(parts | overrides))
-        made.append(DecisionService(engine, READER, lambda: NOON_US))
+        explainer = Explainer(tmp_path / "journal", release.folder.parent)
+        made.append(DecisionService(engine, READER, lambda: NOON_US, explainer.answer))
         return made[-1]
 
     yield make
@@ -220,3 +222,48 @@ def test_a_journal_that_fails_refuses_each_of_a_bulk_with_503(
     answer = asyncio.run(service.bulk(bulk(body(1), body(2))))
 
     assert [status for status, _ in results(answer)] == [503, 503]
+
+
+# explain
+
+
+@pytest.mark.parametrize("by", ["decision_id", "transaction_id"])
+def test_a_decision_is_explained_by_its_journalled_vector_and_release(
+    make_service: Callable[..., DecisionService], release: Release, by: str
+) -> None:
+    service = make_service()
+
+    async def decide_and_explain() -> tuple[Answer, Answer]:
+        decided = await service.predict(body(1, amount=50_000))
+        name = json.loads(decided.body)[by]
+        return decided, await service.explain(json.dumps({by: name}).encode())
+
+    decided, explained = (json.loads(answer.body) for answer in asyncio.run(decide_and_explain()))
+
+    assert explained["decision_id"] == decided["decision_id"]
+    assert explained["score"] == explained["recomputed_score"] == decided["score"]
+    assert explained["equal"] is True
+    pushes = [c["contribution"] for c in explained["contributions"]]
+    assert len(pushes) == len(release.columns)
+    assert pushes == sorted(pushes, key=abs, reverse=True)
+    assert abs(sum(pushes) + explained["base"] - explained["margin"]) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"{", 400),
+        (b"{}", 422),
+        (b'{"decision_id":"a","transaction_id":"b"}', 422),
+        (b'{"decision_id":1}', 422),
+        (b'{"decision_id":"unknown"}', 404),
+        (b'{"transaction_id":"unknown"}', 404),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(
+    make_service: Callable[..., DecisionService], sent: bytes, status: int
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(make_service().explain(sent))
+
+    assert caught.value.status == status
