@@ -241,10 +241,13 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
 @json_option
 def explain(decision_id: str, json_file: Path | None) -> None:
     """The full attribution of a past decision, recomputed from the journal."""
+    import msgspec
+
     from switchyard.fraud.explain import Explainer
 
     settings = _open()
-    explanation = Explainer(settings.journal, settings.releases).explain(decision_id)
+    found = Explainer(settings.journal, settings.releases).explain(decision_id)
+    explanation = msgspec.to_builtins(found)
     console.print(screen.explanation(explanation))
     _write_json(json_file, explanation)
 

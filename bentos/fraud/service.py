@@ -20,9 +20,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from switchyard.errors import RequestError, SwitchyardError
+from switchyard.fraud.openapi import document
 from switchyard.serving.http import Endpoint
 from switchyard.serving.keys import ApiKeys
-from switchyard.serving.replies import error_answer
+from switchyard.serving.replies import encode, error_answer
 from switchyard.settings import load_settings
 
 SETTINGS = load_settings()
@@ -42,8 +43,13 @@ def metrics(_request: Request) -> Response:
     return Response(client.generate_latest(), media_type=client.CONTENT_TYPE_LATEST)
 
 
+def openapi(_request: Request) -> Response:
+    return Response(encode(document()), media_type="application/json")
+
+
 APP = Starlette(
-    routes=[Route("/metrics", metrics)], exception_handlers={HTTPException: in_error_shape}
+    routes=[Route("/metrics", metrics), Route("/openapi.json", openapi)],
+    exception_handlers={HTTPException: in_error_shape},
 )
 
 

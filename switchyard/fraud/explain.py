@@ -19,6 +19,7 @@ from switchyard.fraud.columns import FEATURES
 from switchyard.learning import Floats
 from switchyard.learning.release import Release, load_release
 from switchyard.serving.journal import find_decision
+from switchyard.serving.replies import Decision
 
 KEPT_RELEASES = 4
 """Releases that an explainer keeps loaded."""
@@ -30,6 +31,34 @@ class ExplainBody(msgspec.Struct, forbid_unknown_fields=True):
 
     decision_id: str | None = None
     transaction_id: str | None = None
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """How far one feature pushed, in log-odds; ``value`` is null where there was none."""
+
+    feature: str
+    value: float | None
+    contribution: float
+    code: str | None
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """All contributions of a decision, largest push first; with ``base`` they sum to ``margin``.
+
+    ``equal`` says whether the recomputed score is the journalled one, to the bit; ``by`` names the model.
+    """
+
+    decision_id: str
+    transaction_id: str
+    decision: Decision
+    score: float
+    recomputed_score: float
+    equal: bool
+    by: str
+    release: str
+    base: float
+    margin: float
+    contributions: list[Contribution]
 
 
 _decode = msgspec.json.Decoder(ExplainBody).decode
@@ -46,7 +75,7 @@ class Explainer:
         self._load: Callable[[Path], Release] = lru_cache(KEPT_RELEASES)(load_release)
         self._releases = releases
 
-    def answer(self, body: bytes) -> dict[str, Any]:
+    def answer(self, body: bytes) -> Explanation:
         """What ``/v1/explain`` answers to a body. Raises RequestError, ReleaseError as :meth:`explain`."""
         try:
             asked = _decode(body)
@@ -61,7 +90,7 @@ class Explainer:
 
     def explain(
         self, decision_id: str | None = None, transaction_id: str | None = None
-    ) -> dict[str, Any]:
+    ) -> Explanation:
         """All contributions in log-odds, largest push first, with base and sum.
 
         Raises RequestError 404 if there is no such decision, 422 if rules made it, ReleaseError if its
@@ -81,33 +110,33 @@ class Explainer:
         return _explanation(record, self._load(self._releases / record["release"]))
 
 
-def _explanation(record: dict[str, Any], release: Release) -> dict[str, Any]:
+def _explanation(record: dict[str, Any], release: Release) -> Explanation:
     vector = np.array([[np.nan if v is None else v for v in record["vector"]]], dtype=np.float64)
     fallback = "fallback_logistic" in record["degraded"]
     score = float((release.fallback_score if fallback else release.score)(vector)[0])
     pushes = _contributions(release, vector, fallback)
     order = np.argsort(-np.abs(pushes[:-1]), kind="stable")
-    return {
-        "decision_id": record["decision_id"],
-        "transaction_id": record["transaction"]["transaction_id"],
-        "decision": record["decision"],
-        "score": record["score"],
-        "recomputed_score": score,
-        "equal": score == record["score"],
-        "by": release.baseline.name if fallback else release.model.name,
-        "release": record["release"],
-        "base": float(pushes[-1]),
-        "margin": float(pushes.sum()),
-        "contributions": [
-            {
-                "feature": release.columns[i],
-                "value": None if np.isnan(vector[0, i]) else float(vector[0, i]),
-                "contribution": float(pushes[i]),
-                "code": _REASONS.get(release.columns[i]),
-            }
+    return Explanation(
+        decision_id=record["decision_id"],
+        transaction_id=record["transaction"]["transaction_id"],
+        decision=record["decision"],
+        score=record["score"],
+        recomputed_score=score,
+        equal=score == record["score"],
+        by=release.baseline.name if fallback else release.model.name,
+        release=record["release"],
+        base=float(pushes[-1]),
+        margin=float(pushes.sum()),
+        contributions=[
+            Contribution(
+                feature=release.columns[i],
+                value=None if np.isnan(vector[0, i]) else float(vector[0, i]),
+                contribution=float(pushes[i]),
+                code=_REASONS.get(release.columns[i]),
+            )
             for i in order
         ],
-    }
+    )
 
 
 def _contributions(release: Release, vector: Floats, fallback: bool) -> Floats:

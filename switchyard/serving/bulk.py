@@ -7,7 +7,7 @@ body means (``fraud.requests``) or how it is decided (``engine``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -24,6 +24,19 @@ class BulkBody(msgspec.Struct, forbid_unknown_fields=True):
     """``transactions``: bodies as ``/v1/predict`` takes them."""
 
     transactions: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MOST)]
+
+
+class Single(msgspec.Struct, frozen=True):
+    """One of a bulk: the status and the body (Reply or ErrorReply) of an answer alone."""
+
+    status: int
+    answer: Any
+
+
+class BulkReply(msgspec.Struct, frozen=True):
+    """The answers, in the order of the transactions."""
+
+    results: list[Single]
 
 
 _decode = msgspec.json.Decoder(BulkBody).decode

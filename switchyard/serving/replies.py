@@ -47,6 +47,20 @@ class Accepted(msgspec.Struct, frozen=True):
     accepted: Literal["transaction", "label"]
 
 
+class Error(msgspec.Struct, frozen=True):
+    """What was wrong: a name for programs, words for people, and the field where there is one."""
+
+    code: str
+    message: str
+    field: str | None
+
+
+class ErrorReply(msgspec.Struct, frozen=True):
+    """The one shape of every refusal."""
+
+    error: Error
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What goes back over HTTP: a status and a JSON body."""
 
@@ -64,10 +78,7 @@ def error_answer(error: RequestError) -> Answer:
     b'{"error":{"code":"unprocessable_entity","message":"amount must not be negative","field":"amount"}}'
     """
     code = _CODES.get(error.status) or HTTPStatus(error.status).name.lower()
-    return Answer(
-        error.status,
-        encode({"error": {"code": code, "message": str(error), "field": error.field}}),
-    )
+    return Answer(error.status, encode(ErrorReply(Error(code, str(error), error.field))))
 
 
 _CODES = {400: "not_json", 409: "conflict", 413: "body_too_large", 422: "unprocessable_entity"}

@@ -230,6 +230,16 @@ def test_a_decision_is_explained_over_http(served: Served) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
 
 
+def test_the_openapi_document_names_every_path_that_takes_a_post(served: Served) -> None:
+    told = served.client.get("/openapi.json").json()
+
+    for path in ("/v1/predict", "/v1/predict/bulk", "/v1/explain", "/v1/events", "/v1/labels"):
+        assert served.client.post(path, content=b"{").status_code == 400
+        assert "400" in told["paths"][path]["post"]["responses"]
+    assert served.client.post("/v1/other", content=b"{}").status_code == 404
+    assert len(told["paths"]) == 5
+
+
 def test_many_are_decided_in_bulk_over_http(served: Served) -> None:
     bodies = [make_body(f"bulk-{n}") for n in range(25)]
 

@@ -1,4 +1,4 @@
-"""Golden files: the asset graph and twenty scored transactions, as text that a review reads the diff of.
+"""Golden files: the asset graph, the OpenAPI document and twenty scored transactions, as text that a review reads the diff of.
 
 ``python -m tests.golden.regenerate`` writes them anew; ``test_golden.py`` compares. Not here: judgement.
 """
@@ -24,6 +24,7 @@ from switchyard.fraud.dataset import Dataset, dataset_of
 from switchyard.fraud.features import vectors_of
 from switchyard.fraud.landing import land_raw, validate_days
 from switchyard.fraud.online import FraudDomain
+from switchyard.fraud.openapi import document
 from switchyard.fraud.sources import source_of
 from switchyard.lake import Lake, days_between, write_text
 from switchyard.learning.models import GradientBoosting
@@ -152,12 +153,18 @@ def _vector(values: Iterable[float]) -> dict[str, float]:
     return {name: value for name, value in pairs if not math.isnan(value)}
 
 
+def openapi() -> str:
+    """The decision service's OpenAPI document."""
+    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         write_text(asset_graph(Path(folder) / "graph"), FOLDER / "asset_graph.json")
         scored = json.dumps(scored_transactions(Path(folder) / "world"), indent=1) + "\n"
         write_text(scored, FOLDER / "scored_transactions.json")
+    write_text(openapi(), FOLDER / "openapi.json")
     print(f"written to {FOLDER}; read the diff")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.regenerate import COMMAND, FOLDER, asset_graph, scored_transactions
+from tests.golden.regenerate import COMMAND, FOLDER, asset_graph, openapi, scored_transactions
 
 HOW = f"it differs from the golden file: if that is meant, run `{COMMAND}` and review the diff"
 
@@ -16,6 +16,10 @@ def test_the_asset_graph_is_the_reviewed_one(tmp_path: Path) -> None:
     found = asset_graph(tmp_path)
 
     assert found == (FOLDER / "asset_graph.json").read_text(encoding="utf-8"), HOW
+
+
+def test_the_openapi_document_is_the_reviewed_one() -> None:
+    assert openapi() == (FOLDER / "openapi.json").read_text(encoding="utf-8"), HOW
 
 
 def test_twenty_transactions_are_scored_as_reviewed(tmp_path: Path) -> None:

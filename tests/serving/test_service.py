@@ -15,6 +15,7 @@ import pytest
 from switchyard.errors import JournalError, RequestError, StoreError
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
+from switchyard.fraud.openapi import document
 from switchyard.fraud.requests import Parser
 from switchyard.learning.release import Release
 from switchyard.serving.engine import Engine
@@ -267,3 +268,9 @@ def test_what_cannot_be_explained_is_refused(
         asyncio.run(make_service().explain(sent))
 
     assert caught.value.status == status
+
+
+def test_every_path_is_in_the_openapi_document(
+    make_service: Callable[..., DecisionService],
+) -> None:
+    assert [post.path for post in make_service().routes()] == list(document()["paths"])
