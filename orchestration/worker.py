@@ -41,7 +41,9 @@ class Worker:
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_end_with_parent,
         )
-        self._loaded: Future[None] = self._pool.submit(_load, settings)
+        others = multiprocessing.active_children()
+        self.loaded: Future[None] = self._pool.submit(_load, settings)
+        self._processes = [p for p in multiprocessing.active_children() if p not in others]
 
     def __enter__(self) -> Worker:
         return self
@@ -52,6 +54,9 @@ class Worker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not self.loaded.done():  # an error came first, and nobody will wait for what it loads
+            for process in self._processes:
+                process.kill()
         self._pool.shutdown(cancel_futures=True)
 
     def run_job(
@@ -63,7 +68,7 @@ class Worker:
     ) -> list[Finding]:
         """``runs.run_job`` over there; raises what it raises, and ServiceError if the process is gone."""
         try:
-            self._loaded.result()
+            self.loaded.result()
             return self._pool.submit(_run_job, self._settings, name, days, config).result()
         except BrokenProcessPool:
             raise ServiceError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from datetime import date
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def worker(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> I
             yield worker
     finally:
         close(settings)
+
+
+def test_an_error_here_does_not_wait_for_what_loads_there(
+    tmp_path: Path, mlflow_database: Path
+) -> None:
+    settings = open_small(tmp_path / "home", mlflow_database)
+    try:
+        with (
+            own_environment(**exports(settings)),
+            pytest.raises(ServiceError, match="an error here"),
+            Worker(settings) as worker,
+        ):
+            raise ServiceError("an error here")
+    finally:
+        close(settings)
+
+    assert isinstance(worker.loaded.exception(), BrokenProcessPool)
 
 
 def test_a_job_that_fails_there_says_why_here(worker: Worker) -> None:
