@@ -29,6 +29,7 @@ import httpx
 from assets.fraud.registry import release_of
 from benchmarks.demo import ROOT
 from benchmarks.load import Load, closed_loop
+from bentos.fraud.build import build_bento
 from orchestration import deployment
 from orchestration.home import open_home
 from switchyard.errors import ServiceError
@@ -149,6 +150,7 @@ def _service(settings: Settings) -> Iterator[int]:
     champion = release_of(settings.mlflow_tracking_uri, "champion")
     if champion is None:
         raise ServiceError("there is no champion to measure: run `switchyard demo` first")
+    build_bento(settings.releases / champion, settings.home / "bentoml")
     port = _free_port()
     process = deployment.start(settings, champion, port)
     try:
