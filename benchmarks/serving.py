@@ -190,10 +190,10 @@ def _of_the_peer() -> Iterator[bytes]:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    body = next(_of_the_peer())
+    body = json.loads(next(_of_the_peer()))
     for _ in range(300):
         try:
-            httpx.post(f"http://127.0.0.1:{port}/v1/predict", content=body).raise_for_status()
+            httpx.post(f"http://127.0.0.1:{port}/v1/predict", json=body).raise_for_status()
         except httpx.TransportError:
             if process.poll() is not None:
                 break
