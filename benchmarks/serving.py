@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from benchmarks.load import Load, closed_loop
 from bentos.fraud.build import build_bento
 from orchestration import deployment
 from orchestration.home import open_home
-from switchyard.errors import ServiceError
+from switchyard.errors import ServiceError, SettingsError
 from switchyard.fraud.bodies import transaction_body
 from switchyard.lake import Lake
 from switchyard.serving import valkey
@@ -58,9 +57,14 @@ class Candidate:
 
 
 def run(
-    console: Any = None, *, rounds: int = 5, peer: Path = PEER, **_options: Any
+    console: Any = None, *, rounds: int = 5, peer: Path = PEER, **source: Any
 ) -> dict[str, Any]:
-    """Median decisions/s and p99 of each candidate at 8 and 32 connections, and ratios to the peer."""
+    """Median decisions/s and p99 of each candidate at 8 and 32 connections, and ratios to the peer.
+
+    Raises SettingsError for options of a ``source``: what is served is what the home holds.
+    """
+    if given := [name for name, value in source.items() if value is not None]:
+        raise SettingsError(f"this measures the home's own service; leave out {', '.join(given)}")
     told: Callable[[str], None] = console.print if console is not None else lambda _: None
     settings = open_home(workers=1)
     with ExitStack() as running:
@@ -72,7 +76,7 @@ def run(
             "refused": Candidate(port, "/v1/predict", lambda: itertools.repeat(b"{}"), 1, 422),
         }
         if peer.exists():
-            candidates["peer"] = running.enter_context(_peer(peer))
+            candidates["peer"] = running.enter_context(_peer(peer, deployment.free_port(port + 1)))
         else:
             told(f"{peer} is not there: measured without the peer")
         for candidate in candidates.values():
@@ -151,7 +155,7 @@ def _service(settings: Settings) -> Iterator[int]:
     if champion is None:
         raise ServiceError("there is no champion to measure: run `switchyard demo` first")
     build_bento(settings.releases / champion, settings.home / "bentoml")
-    port = _free_port()
+    port = deployment.free_port(settings.port)
     process = deployment.start(settings, champion, port)
     try:
         log = deployment.log_of(settings, champion)
@@ -162,10 +166,10 @@ def _service(settings: Settings) -> Iterator[int]:
 
 
 @contextmanager
-def _peer(file: Path) -> Iterator[Candidate]:
+def _peer(file: Path, port: int) -> Iterator[Candidate]:
     with tempfile.TemporaryDirectory() as folder:
         url = valkey.start(Path(folder))
-        port, model = _free_port(), str(Path(folder) / "model.ubj")
+        model = str(Path(folder) / "model.ubj")
         command = [sys.executable, str(file)]
         options = ["--redis", url, "--model", model]
         subprocess.run([*command, "seed", *options], check=True)
@@ -201,9 +205,3 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         else:
             return
     raise ServiceError("the peer did not start")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

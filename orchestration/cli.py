@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ import click
 from rich.console import Console
 
 from orchestration import screen
-from orchestration.memory import search_garbage_seldom
+from orchestration.process import settle
 from switchyard.errors import ServiceError, SwitchyardError
 from switchyard.settings import Settings
 
@@ -40,9 +39,7 @@ class _Switchyard(click.Group):
 @click.group(cls=_Switchyard, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Switchyard: from raw card transactions to a served, watched fraud model."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # the frameworks' deprecations; tests see them all
-    search_garbage_seldom()
+    settle()
 
 
 def _open(**overrides: Any) -> Settings:

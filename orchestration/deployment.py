@@ -50,7 +50,7 @@ class LocalServing:
         code = built_from(self._settings.home / "bentoml", release_id) or ""
         if old and (old.release, old.code) == (release_id, code):
             return old
-        port = _free_port(self._settings.port)
+        port = free_port(self._settings.port)
         process = start(self._settings, release_id, port)
         _note_unsettled(self._settings, process.pid, old.pid if old else None)
         url = f"http://{self._settings.host}:{port}"
@@ -199,7 +199,7 @@ def _is_service(pid: int) -> bool:
         return False
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
     """The wanted port, or the next that nothing listens on."""
     for port in range(wanted, wanted + 50):
         with socket.socket() as probe:

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import date
@@ -19,13 +18,12 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from orchestration.memory import search_garbage_seldom
+from orchestration.process import settle
 from switchyard.errors import ServiceError
 from switchyard.settings import Settings
 
 if TYPE_CHECKING:
     from orchestration.runs import Finding
-
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2)"""
@@ -92,8 +90,7 @@ def _end_with_parent() -> None:
 
 def _load(settings: Settings) -> None:
     """Import what jobs import inside their functions, and what is compiled."""
-    warnings.simplefilter("ignore")  # as the command line does
-    search_garbage_seldom()
+    settle()
     import evidently  # noqa: F401
     import great_expectations  # noqa: F401
     import shap  # noqa: F401

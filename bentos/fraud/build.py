@@ -53,13 +53,11 @@ def build_bento(release_folder: Path, bento_home: Path) -> str:
 
 
 def source_hash() -> str:
-    """SHA-256 (hex) over everything that a Bento copies beside the release."""
+    """SHA-256 (hex) over the Python sources that a Bento copies, their paths and contents."""
     package = Path(switchyard.__file__).parent
     digest = hashlib.sha256()
     for file in (_SERVICE, *sorted(package.rglob("*.py"))):
-        digest.update(
-            f"{file.relative_to(package.parent) if file != _SERVICE else file.name}\0".encode()
-        )
+        digest.update(f"{os.path.relpath(file, package.parent)}\0".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

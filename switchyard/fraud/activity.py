@@ -57,8 +57,8 @@ from switchyard.lake import Lake, days_between
 __all__ = [
     "CAPACITY", "CUSTOMER_WIDTH", "EVENT", "FRAUD_KIND", "KEY", "MISSING", "TERMINAL_WIDTH",
     "TRANSACTION_KIND", "Event", "Events", "Ints", "Owner", "build_activity", "compile_windows",
-    "country_code", "customer_windows", "decode_blob", "encode", "encode_blob", "insert", "replay", "snapshot",
-    "stable_hash", "terminal_windows",
+    "country_code", "customer_windows", "decode_blob", "encode", "encode_blob", "insert", "replay",
+    "snapshot", "stable_hash", "terminal_windows",
 ]  # fmt: skip
 
 CHUNK_ROWS = 1_000_000
@@ -111,7 +111,7 @@ class _History:
 
 
 def compile_windows() -> None:
-    """Compile what the functions below run, or find it compiled: seconds, once for a machine."""
+    """Compile what the functions below run, or find it compiled: seconds, once for an environment."""
     for owner in KEY:
         _History(owner).advance(pa.chunked_array([], pa.string()), np.empty(0, EVENT), 0, 0)
 

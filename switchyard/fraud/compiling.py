@@ -1,9 +1,10 @@
 """Compiling with numba, and a cache of the result that is found again by content, not by place.
 
 It lies in the environment that compiled it, and setting one up fills it (``python -m
-switchyard.fraud.compiling``), so that no service and no home begins with ten seconds of compiling: a Bento's
-copy of the package finds what the source tree compiled. And since numba freezes constants of other modules into what it compiles but notices changes of
-one file only, what is cached depends on all modules whose constants and functions are compiled in.
+switchyard.fraud.compiling``), so that no service and no home begins with compiling: a Bento's copy of the
+package finds what the source tree compiled. And since numba freezes constants of other modules into what it
+compiles but notices changes of one file only, what is cached depends on all modules whose constants and
+functions are compiled in.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from switchyard.fraud.activity import MISSING
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.events import keys_of
 from switchyard.lake import write_parquet
+from switchyard.learning import evenly
 from switchyard.learning.fitting import Rows
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Dataset:
     def evenly(self, most: int) -> Dataset:
         """At most ``most`` rows, evenly spaced."""
         chosen = np.zeros(len(self), np.bool_)
-        chosen[np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)] = True
+        chosen[evenly(len(self), most)] = True
         return self.take(chosen)
 
     def frame(self) -> pd.DataFrame:

@@ -151,9 +151,8 @@ def fraud_verdicts(labels: pa.Table) -> pa.Table:
 def keys_of(table: pa.Table) -> pa.Array:
     """What tells transactions apart, as one string each: the id, which may come again after 35 days, and
     the event time."""
-    at = table["event_timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
-    keys = pc.binary_join_element_wise(at.cast(pa.string()), table["transaction_id"], " ")
-    return keys.combine_chunks()
+    at = pa.array(micros(table["event_timestamp"])).cast(pa.string())
+    return pc.binary_join_element_wise(at, table["transaction_id"].combine_chunks(), " ")
 
 
 def events_of(transactions: pa.Table, frauds: pa.Table | None) -> Events:

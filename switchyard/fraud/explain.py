@@ -19,6 +19,7 @@ from switchyard.fraud.columns import FEATURES
 from switchyard.learning import Floats
 from switchyard.learning.release import Release, load_release
 from switchyard.serving.journal import find_decision
+from switchyard.serving.reading import read
 from switchyard.serving.replies import Decision
 
 KEPT_RELEASES = 4
@@ -77,13 +78,8 @@ class Explainer:
 
     def answer(self, body: bytes) -> Explanation:
         """What ``/v1/explain`` answers to a body. Raises RequestError, ReleaseError as :meth:`explain`."""
-        try:
-            asked = _decode(body)
-        except msgspec.ValidationError as error:
-            raise RequestError(str(error)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestError(f"the body is not JSON: {error}", status=400) from None
-        given = {name: value for name, value in msgspec.structs.asdict(asked).items() if value}
+        asked = msgspec.structs.asdict(read(_decode, body))
+        given = {name: value for name, value in asked.items() if value}
         if len(given) != 1:
             raise RequestError("the body must name either 'decision_id' or 'transaction_id'")
         return self.explain(**given)

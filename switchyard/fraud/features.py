@@ -304,7 +304,7 @@ def vectors(
 
 
 def compile_vectors() -> None:
-    """Compile what the functions here run, or find it compiled: seconds, once for a machine."""
+    """Compile what the functions here run, or find it compiled: seconds, once for an environment."""
     requests = requests_of(arrow_schema(TRANSACTION).empty_table())
     cp, tp, ca, ta = (np.empty((0, len(table)), np.int64) for table in _TABLES)
     vectors(requests, cp, tp, ca, ta)

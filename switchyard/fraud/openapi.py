@@ -53,9 +53,8 @@ def document() -> dict[str, Any]:
     _, found = msgspec.json.schema_components(named, ref_template=_REF)
     # Python's end of text is no end of text in JSON Schema's regular expressions
     schemas = msgspec.json.decode(msgspec.json.encode(found).replace(rb"\\Z", b"$"))
-    amount = schemas["TransactionBody"]["properties"][
-        "amount"
-    ]  # read raw, so msgspec knows no type
+    # bodies that are read raw, of which msgspec knows no type
+    amount = schemas["TransactionBody"]["properties"]["amount"]
     amount |= {"anyOf": [{"type": "number"}, {"type": "string"}], "description": "In the currency"}
     schemas["BulkBody"]["properties"]["transactions"]["items"] = _ref(TransactionBody)
     schemas["Single"]["properties"]["answer"] = {"anyOf": [_ref(Reply), _ref(ErrorReply)]}

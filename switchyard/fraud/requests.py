@@ -7,10 +7,9 @@ values, checked. Not here: HTTP, keys, what is done with them.
 from __future__ import annotations
 
 import hashlib
-import re
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +18,7 @@ from switchyard.errors import InputError, RequestError
 from switchyard.fraud.columns import CHANNELS
 from switchyard.fraud.countries import COUNTRIES
 from switchyard.fraud.money import minor_units, parse_amount
+from switchyard.serving.reading import read
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -26,7 +26,6 @@ _MICROSECOND = timedelta(microseconds=1)
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 """Any text without control characters: it becomes part of keys and of log lines."""
 Moment = Annotated[datetime, Meta(tz=True)]
-Body = TypeVar("Body")
 
 
 class TransactionBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -109,7 +108,7 @@ class Parser:
 
     def transaction(self, body: bytes, now: datetime) -> Transaction:
         """Raises RequestError: 400 for what is no JSON, 422 naming the field for what is wrong."""
-        sent = _read(_decode_transaction, body)
+        sent = read(_decode_transaction, body)
         if (sent.currency or self._currency) != self._currency:
             _refuse("currency", f"is {sent.currency!r}; this service decides in {self._currency}")
         _check_country("customer_country", sent.customer_country)
@@ -132,7 +131,7 @@ class Parser:
 
     def label(self, body: bytes, now: datetime) -> Label:
         """Raises RequestError as :meth:`transaction` does."""
-        sent = _read(_decode_label, body)
+        sent = read(_decode_label, body)
         return Label(
             transaction_id=sent.transaction_id,
             customer_id=sent.customer_id,
@@ -164,18 +163,6 @@ class Parser:
                 f"{self._future_limit.total_seconds():.0f} s ahead of it are taken for clock skew",
             )
         return (moment - EPOCH) // _MICROSECOND
-
-
-def _read(decode: Any, body: bytes) -> Any:
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        named = re.search("field `([^`]+)`", message)
-        field = named.group(1) if named else path.strip("`.").split("[")[0] or None
-        raise RequestError(message, field=field) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"the body is not JSON: {error}", status=400) from None
 
 
 def _check_country(field: str, country: str | None) -> None:

@@ -134,7 +134,7 @@ class GradientBoosting(Model):
 def _watched(
     validation: Labelled | None, columns: Sequence[str], threads: int
 ) -> list[tuple[Any, str]]:
-    """Plain rows: XGBoost scores quantised ones twenty times slower, after every round."""
+    """Plain rows: quantised ones take XGBoost several times as long to score after every round."""
     import xgboost as xgb
 
     if validation is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from switchyard.errors import InputError
-from switchyard.learning import Floats
+from switchyard.learning import Floats, evenly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,18 +77,14 @@ def drift_report(
         raise InputError(
             f"a drift report needs rows in both windows, not {len(reference)} and {len(current)}"
         )
-    old, new = (_evenly(frame[list(columns)], max_rows) for frame in (reference, current))
+    old, new = (
+        frame[list(columns)].iloc[evenly(len(frame), max_rows)] for frame in (reference, current)
+    )
     gone_old, gone_new = old.isna().all(), new.isna().all()
     values = {c: APPEARED if gone_old[c] != gone_new[c] else 0.0 for c in columns}
     both = [c for c in columns if not gone_old[c] and not gone_new[c]]
     found, html = _evidently(old[both], new[both]) if both else ({}, "")
     return DriftReport({**values, **found}, html)
-
-
-def _evenly(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
-    if len(frame) <= rows:
-        return frame
-    return frame.iloc[np.linspace(0, len(frame) - 1, rows).astype(np.int64)]
 
 
 def _evidently(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[dict[str, float], str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from switchyard.lake import write_text
-from switchyard.learning import Floats, Verdicts
+from switchyard.learning import Floats, Verdicts, evenly
 from switchyard.learning.interface import (
     Labelled,
     Model,
@@ -131,7 +131,7 @@ def _scaling(X: Floats, columns: Sequence[str], params: LogisticParams) -> dict[
 
     Told by at most SCALING_ROWS rows, evenly spaced.
     """
-    rows, sample = [], X[np.linspace(0, len(X) - 1, min(len(X), SCALING_ROWS)).astype(np.int64)]
+    rows, sample = [], X[evenly(len(X), SCALING_ROWS)]
     for name, values in zip(columns, sample.T, strict=True):
         seen = values[~np.isnan(values)]
         median = float(np.median(seen)) if len(seen) else 0.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from switchyard.learning import Floats, Verdicts
+from switchyard.learning import Floats, Verdicts, evenly
 from switchyard.learning.calibration import reliability
 from switchyard.learning.metrics import Ranking
 
@@ -87,8 +87,7 @@ def score_histogram(y: Verdicts, score: Floats) -> bytes:
 
 def sample_rows(X: Floats) -> Floats:
     """At most MOST_ROWS rows, evenly spaced, for a SHAP summary."""
-    chosen: Floats = X[np.linspace(0, len(X) - 1, min(len(X), MOST_ROWS)).astype(np.int64)]
-    return chosen
+    return X[evenly(len(X), MOST_ROWS)]
 
 
 def shap_summary(contributions: Floats, X: Floats, columns: Sequence[str]) -> bytes:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from switchyard.errors import RequestError
+from switchyard.serving.reading import read
 from switchyard.serving.replies import Answer
 
 MOST = 1_000
@@ -47,12 +47,7 @@ def split(body: bytes) -> list[bytes]:
 
     Raises RequestError: 400 for what is no JSON, 422 for what is no list of 1 to MOST transactions.
     """
-    try:
-        return [bytes(single) for single in _decode(body).transactions]
-    except msgspec.ValidationError as error:
-        raise RequestError(str(error), field="transactions") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"the body is not JSON: {error}", status=400) from None
+    return [bytes(single) for single in read(_decode, body).transactions]
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

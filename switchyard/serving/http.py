@@ -11,7 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 
-from switchyard.errors import JournalError, ReleaseError, RequestError, StoreError
+from switchyard.errors import (
+    JournalError,
+    ReleaseError,
+    RequestError,
+    StoreError,
+    SwitchyardError,
+)
 from switchyard.serving.keys import ApiKeys, Role, is_loopback
 from switchyard.serving.replies import Answer, error_answer
 
@@ -63,11 +69,8 @@ class Endpoint:
         try:
             self._admit(scope)
             return await self._post.handle(await read_body(scope, receive, self._post.limit))
-        except (RequestError, JournalError, StoreError) as error:
+        except FAILURES as error:
             return refused(error)
-        except ReleaseError as error:
-            _log.error("%s", error)
-            return error_answer(RequestError(str(error), status=503))
         except Exception:  # the entry point: the caller gets the one error shape, the log the trace
             _log.exception("%s failed", scope["path"])
             return error_answer(RequestError("the service failed; its log says why", status=500))
@@ -79,12 +82,18 @@ class Endpoint:
             raise RequestError("off loopback this service needs API keys, it has none", status=403)
 
 
-def refused(error: RequestError | JournalError | StoreError) -> Answer:
-    """What a request that failed on purpose is answered; what the service could not do goes to the log."""
+FAILURES = (RequestError, JournalError, StoreError, ReleaseError)
+"""What answering a request raises on purpose."""
+
+
+def refused(error: SwitchyardError) -> Answer:
+    """What a request that ended in one of FAILURES is answered; what the service could not do goes to
+    the log."""
     if isinstance(error, RequestError):
         return error_answer(error)
     _log.error("%s", error)
-    return error_answer(RequestError(_UNAVAILABLE, status=503))
+    words = str(error) if isinstance(error, ReleaseError) else _UNAVAILABLE
+    return error_answer(RequestError(words, status=503))
 
 
 _UNAVAILABLE = "this can't be recorded just now, so it was not decided or taken in; send it again"

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from switchyard.errors import JournalError, RequestError, StoreError, SwitchyardError
+from switchyard.errors import RequestError, SwitchyardError
 from switchyard.serving.batching import Batcher
 from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split
 from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
-from switchyard.serving.http import Post, refused
+from switchyard.serving.http import FAILURES, Post, refused
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.online_store import LEASE_MS
 from switchyard.serving.replies import Answer, encode
@@ -104,7 +104,7 @@ class DecisionService:
     async def _predicted(self, body: bytes) -> Answer:
         try:
             return await self.predict(body)
-        except (RequestError, JournalError, StoreError) as error:
+        except FAILURES as error:
             return refused(error)
 
     async def _answer(self, item: Asked[Any] | Taken) -> Answer:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from switchyard.errors import ReleaseError
 from switchyard.fraud.columns import FEATURES
 from switchyard.serving import valkey
 from switchyard.serving.journal import find_decision, read_journal
+from tests.homes import free_port
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -110,12 +110,6 @@ def environment(home: Path) -> dict[str, str]:
         "SWITCHYARD_REDIS_URL": valkey.start(home),
         "BENTOML_DO_NOT_TRACK": "True",
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:

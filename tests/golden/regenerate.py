@@ -1,4 +1,5 @@
-"""Golden files: the asset graph, the OpenAPI document and twenty scored transactions, as text that a review reads the diff of.
+"""Golden files: the asset graph, the OpenAPI document and twenty scored transactions, as text whose diff a
+review reads.
 
 ``python -m tests.golden.regenerate`` writes them anew; ``test_golden.py`` compares. Not here: judgement.
 """

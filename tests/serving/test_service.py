@@ -195,24 +195,6 @@ def test_a_thousand_are_decided_in_one_body_and_no_more(
     assert (caught.value.status, caught.value.field) == (422, "transactions")
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"),
-    [
-        (b"{", 400),
-        (b"[]", 422),
-        (b'{"transactions":[]}', 422),
-        (b'{"transactions":[1],"x":1}', 422),
-    ],
-)
-def test_a_bulk_body_of_another_shape_is_refused(
-    make_service: Callable[..., DecisionService], sent: bytes, status: int
-) -> None:
-    with pytest.raises(RequestError) as caught:
-        asyncio.run(make_service().bulk(sent))
-
-    assert caught.value.status == status
-
-
 def test_a_journal_that_fails_refuses_each_of_a_bulk_with_503(
     make_service: Callable[..., DecisionService], tmp_path: Path
 ) -> None:
@@ -250,22 +232,31 @@ def test_a_decision_is_explained_by_its_journalled_vector_and_release(
     assert abs(sum(pushes) + explained["base"] - explained["margin"]) < 1e-9
 
 
+# bodies of another shape
+
+
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    ("path", "sent", "status"),
     [
-        (b"{", 400),
-        (b"{}", 422),
-        (b'{"decision_id":"a","transaction_id":"b"}', 422),
-        (b'{"decision_id":1}', 422),
-        (b'{"decision_id":"unknown"}', 404),
-        (b'{"transaction_id":"unknown"}', 404),
+        ("/v1/predict/bulk", b"{", 400),
+        ("/v1/predict/bulk", b"[]", 422),
+        ("/v1/predict/bulk", b'{"transactions":[]}', 422),
+        ("/v1/predict/bulk", b'{"transactions":[1],"x":1}', 422),
+        ("/v1/explain", b"{", 400),
+        ("/v1/explain", b"{}", 422),
+        ("/v1/explain", b'{"decision_id":"a","transaction_id":"b"}', 422),
+        ("/v1/explain", b'{"decision_id":1}', 422),
+        ("/v1/explain", b'{"decision_id":"unknown"}', 404),
+        ("/v1/explain", b'{"transaction_id":"unknown"}', 404),
     ],
 )
-def test_what_cannot_be_explained_is_refused(
-    make_service: Callable[..., DecisionService], sent: bytes, status: int
+def test_what_cannot_be_answered_is_refused(
+    make_service: Callable[..., DecisionService], path: str, sent: bytes, status: int
 ) -> None:
+    handle = {post.path: post.handle for post in make_service().routes()}[path]
+
     with pytest.raises(RequestError) as caught:
-        asyncio.run(make_service().explain(sent))
+        asyncio.run(handle(sent))
 
     assert caught.value.status == status
 
