@@ -77,6 +77,14 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         str | None, Field(description="Redis or Valkey of production; None starts the embedded one")
     ] = None
+    cold_store_url: Annotated[
+        str | None,
+        Field(description="Postgres of the profiles' second copy; None: SQLite in the home"),
+    ] = None
+    recent_entities: Annotated[
+        int,
+        Field(ge=1, description="Cards, and terminals, a worker keeps for when the store is gone"),
+    ] = 20_000
     mlflow_uri: Annotated[str | None, Field(description="None: SQLite in the home")] = None
     host: Annotated[str, Field(description="Address the service binds to")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="Port of the decision service")] = 3000
@@ -137,6 +145,10 @@ class Settings(BaseSettings):
     @property
     def journal(self) -> Path:
         return self.home / "journal"
+
+    @property
+    def cold_store(self) -> Path:
+        return self.home / "cold_store.sqlite"
 
     @property
     def mlflow_tracking_uri(self) -> str:

@@ -39,7 +39,7 @@ class Recent:
     profiles that the store was asked for, and those that it did not have.
     """
 
-    def __init__(self, views: tuple[View, ...], entities: int) -> None:
+    def __init__(self, views: tuple[View, ...], entities: int = 20_000) -> None:
         self._kept: tuple[dict[str, _Kept], ...] = tuple({} for _ in views)
         self._most = entities
         self.asked = [0] * len(views)

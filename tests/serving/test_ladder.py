@@ -14,6 +14,7 @@ import pytest
 from switchyard.errors import StoreError
 from switchyard.serving.cold_store import ColdStore, open_cold_store
 from switchyard.serving.cold_tables import Found, Mark, Row
+from switchyard.serving.commands import Commands
 from switchyard.serving.feast_format import MISSING, View
 from switchyard.serving.freshness import PERIOD_US
 from switchyard.serving.ladder import FeatureLadder, StandIn
@@ -285,7 +286,7 @@ def test_what_could_not_be_read_is_not_kept(store: OnlineStore, store_url: str) 
 
     recent = Recent(VIEWS, 10)
     with redis.Redis.from_url(store_url) as client:
-        client.hset(store.activity_key("card", "damaged"), "a", "b")
+        client.hset(Commands(store.project, VIEWS).activity_key("card", "damaged"), "a", "b")
     wanted = [Wanted(("damaged", "s1")), Wanted(("fine", "s2"))]
 
     recent.remember(wanted, store.read(wanted), 0.0)
