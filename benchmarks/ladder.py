@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -66,6 +65,8 @@ RUNGS = (
     "default_features",
     "previous_champion",
     "fallback_logistic",
+    "cold_features, fallback_logistic",
+    "default_features, fallback_logistic",
     "fallback_rules",
 )
 
@@ -173,48 +174,37 @@ def precision_by_rung(
     week = lake.read("transactions", plan.test_start, plan.last_day)
     fraud = _verdicts(lake, week, plan)
     kept = _kept(lake, week, plan)
-    best, X = champion(plan.train_start), _Seen(lake, week)
-    scores = {rung: best.score(seen) for rung, seen in X.by_rung()}
-    scores["previous_champion"] = champion(plan.train_start - timedelta(days=7)).score(X.all)
-    scores["fallback_logistic"] = logistic(plan.train_start).score(X.all)
+    best, linear = champion(plan.train_start), logistic(plan.train_start)
+    before = champion(plan.train_start - timedelta(days=7))
+    seen = dict(_seen(lake, week))
+    scores = {rung: best.score(X) for rung, X in seen.items()}
+    scores["previous_champion"] = before.score(seen["everything"])
+    scores["fallback_logistic"] = linear.score(seen["everything"])
+    for rung in ("cold_features", "default_features"):
+        scores[f"{rung}, fallback_logistic"] = linear.score(seen[rung])
     scores["fallback_rules"] = _by_rules(week)
     return {rung: average_precision(fraud[kept], scores[rung][kept]) for rung in RUNGS}
 
 
-@dataclass
-class _Seen:
+def _seen(lake: Lake, week: pa.Table) -> Iterator[tuple[str, Floats]]:
     """The vectors of a test week, as each rung of the feature ladder sees it."""
+    current = profiles_as_of(lake, week)
+    never = np.full_like(current[0], MISSING), np.full_like(current[1], MISSING)
+    nothing = activity_seen(lake, week, None)
+    asked = requests_of(week)
+    yield "everything", vectors_of(lake, week, current)
+    yield "stale_profile, 1 day", vectors_of(lake, week, _profiles_before(lake, week, 1))
+    yield "stale_profile, 7 days", vectors_of(lake, week, _profiles_before(lake, week, 7))
+    yield "cached_features", vectors(asked, *current, *activity_seen(lake, week, CACHED_US))
+    yield "cold_features", vectors(asked, *current, *nothing)
+    yield "default_features", vectors(asked, *never, *nothing)
 
-    lake: Lake
-    week: pa.Table
 
-    def __post_init__(self) -> None:
-        self.all = vectors_of(self.lake, self.week)
-
-    def by_rung(self) -> Iterator[tuple[str, Floats]]:
-        current = profiles_as_of(self.lake, self.week)
-        never = tuple(np.full_like(profiles, MISSING) for profiles in current)
-        nothing = activity_seen(self.lake, self.week, None)
-        yield "everything", self.all
-        for days in (1, 7):
-            name = f"stale_profile, {days} day{'s' * (days > 1)}"
-            yield name, vectors_of(self.lake, self.week, self._profiles_before(days))
-        yield (
-            "cached_features",
-            self._vectors(current, activity_seen(self.lake, self.week, CACHED_US)),
-        )
-        yield "cold_features", self._vectors(current, nothing)
-        yield "default_features", self._vectors((never[0], never[1]), nothing)
-
-    def _profiles_before(self, days: int) -> tuple[Ints, Ints]:
-        """The profiles that were current so many days before: the syncs since then failed."""
-        earlier = pc.subtract(self.week["event_timestamp"], timedelta(days=days))
-        place = self.week.schema.get_field_index("event_timestamp")
-        field = self.week.schema.field(place)
-        return profiles_as_of(self.lake, self.week.set_column(place, field, earlier))
-
-    def _vectors(self, profiles: tuple[Ints, Ints], activity: tuple[Ints, Ints]) -> Floats:
-        return vectors(requests_of(self.week), *profiles, *activity)
+def _profiles_before(lake: Lake, week: pa.Table, days: int) -> tuple[Ints, Ints]:
+    """The profiles that were current so many days before: the syncs since then failed."""
+    place = week.schema.get_field_index("event_timestamp")
+    earlier = pc.subtract(week["event_timestamp"], timedelta(days=days))
+    return profiles_as_of(lake, week.set_column(place, week.schema.field(place), earlier))
 
 
 def activity_seen(lake: Lake, asked: pa.Table, lag_us: int | None) -> tuple[Ints, Ints]:
