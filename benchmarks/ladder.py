@@ -1,4 +1,5 @@
-"""What each rung of the two ladders is worth: average precision on the Handbook's test weeks.
+"""What each rung of the two ladders is worth on the Handbook's test weeks: average precision, and how many
+transactions it would stop.
 
 Features: profiles that are late, activity as a worker read it five minutes ago, profiles alone, nothing.
 Models: the champion of a week earlier, the logistic regression, the rules. Each rung scores the same
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +81,8 @@ def run(
     seed: int | None = None,
     console: Any = None,
 ) -> dict[str, Any]:
-    """Average precision by rung: for each test week, and the mean. ``quick``: the last week alone.
+    """Average precision and share stopped by rung: for each test week, and the mean. ``quick``: the last
+    week alone.
 
     Raises SourceError if the source does not hold the weeks.
     """
@@ -98,15 +100,25 @@ def run(
         weeks = {}
         for plan in plans:
             told(f"training week {plan.train_start}, test week {plan.test_start}")
-            weeks[plan.test_start] = precision_by_rung(lake, plan, models.champion, models.logistic)
+            weeks[plan.test_start] = worth_by_rung(lake, plan, models.champion, models.logistic)
     figures = {
-        rung: {"mean": float(np.mean([week[rung] for week in weeks.values()]))}
-        | {str(start): week[rung] for start, week in weeks.items()}
-        for rung in RUNGS
+        name: {rung: _over_weeks(weeks, rung, name) for rung in RUNGS} for name in Worth._fields
     }
     if console is not None:
         console.print(_table(figures))
-    return {"seed": settings.seed, "history_days": HISTORY_DAYS, "average_precision": figures}
+    return {"seed": settings.seed, "history_days": HISTORY_DAYS, **figures}
+
+
+class Worth(NamedTuple):
+    """``stopped_share`` is that of all transactions that would be reviewed or blocked."""
+
+    average_precision: float
+    stopped_share: float
+
+
+def _over_weeks(weeks: dict[date, dict[str, Worth]], rung: str, name: str) -> dict[str, float]:
+    values = {str(start): getattr(week[rung], name) for start, week in weeks.items()}
+    return {"mean": float(np.mean(list(values.values()))), **values}
 
 
 def _landed(settings: Settings, plans: list[BacktestPlan]) -> Lake:
@@ -163,27 +175,35 @@ class _Models:
         )  # fmt: skip
 
 
+Bools = npt.NDArray[np.bool_]
 ModelOf = Callable[[date], Fitted]
 """A model by the first day of its training week."""
 
 
-def precision_by_rung(
+def worth_by_rung(
     lake: Lake, plan: BacktestPlan, champion: ModelOf, logistic: ModelOf
-) -> dict[str, float]:
-    """Average precision of each of RUNGS on the plan's test week."""
+) -> dict[str, Worth]:
+    """What each of RUNGS is worth on the plan's test week; the thresholds are each model's own."""
     week = lake.read("transactions", plan.test_start, plan.last_day)
-    fraud = _verdicts(lake, week, plan)
-    kept = _kept(lake, week, plan)
-    best, linear = champion(plan.train_start), logistic(plan.train_start)
-    before = champion(plan.train_start - timedelta(days=7))
+    fraud, kept = _verdicts(lake, week, plan), _kept(lake, week, plan)
     seen = dict(_seen(lake, week))
-    scores = {rung: best.score(X) for rung, X in seen.items()}
-    scores["previous_champion"] = before.score(seen["everything"])
-    scores["fallback_logistic"] = linear.score(seen["everything"])
+    scored = {rung: _scored(champion(plan.train_start), X) for rung, X in seen.items()}
+    before, linear = champion(plan.train_start - timedelta(days=7)), logistic(plan.train_start)
+    scored["previous_champion"] = _scored(before, seen["everything"])
+    scored["fallback_logistic"] = _scored(linear, seen["everything"])
     for rung in ("cold_features", "default_features"):
-        scores[f"{rung}, fallback_logistic"] = linear.score(seen[rung])
-    scores["fallback_rules"] = _by_rules(week)
-    return {rung: average_precision(fraud[kept], scores[rung][kept]) for rung in RUNGS}
+        scored[f"{rung}, fallback_logistic"] = _scored(linear, seen[rung])
+    scored["fallback_rules"] = _by_rules(week)
+    return {
+        rung: Worth(average_precision(fraud[kept], score[kept]), float(stopped[kept].mean()))
+        for rung, (score, stopped) in scored.items()
+    }
+
+
+def _scored(fitted: Fitted, X: Floats) -> tuple[Floats, Bools]:
+    """Scores, and which of them review or block."""
+    score = fitted.score(X)
+    return score, score >= fitted.thresholds.review
 
 
 def _seen(lake: Lake, week: pa.Table) -> Iterator[tuple[str, Floats]]:
@@ -254,7 +274,7 @@ def _verdicts(lake: Lake, week: pa.Table, plan: BacktestPlan) -> npt.NDArray[np.
     return dataset_of(week, labels, blank, datetime(9999, 1, 1, tzinfo=UTC)).is_fraud
 
 
-def _kept(lake: Lake, week: pa.Table, plan: BacktestPlan) -> npt.NDArray[np.bool_]:
+def _kept(lake: Lake, week: pa.Table, plan: BacktestPlan) -> Bools:
     """Rows whose card had no fraud from the training week on that was known when their day began."""
     labels = lake.read("labels", plan.train_start, plan.last_day)
     frauds = labels.filter(labels["is_fraud"])
@@ -267,25 +287,30 @@ def _kept(lake: Lake, week: pa.Table, plan: BacktestPlan) -> npt.NDArray[np.bool
     return np.asarray(since >= known_until)
 
 
-def _by_rules(week: pa.Table) -> Floats:
-    """A rank by the rules' decision, then by amount."""
-    amounts = week["amount_minor"].to_numpy().astype(np.float64)
+def _by_rules(week: pa.Table) -> tuple[Floats, Bools]:
+    """A rank by the rules' decision, then by amount; and what they review."""
+    amounts: Floats = week["amount_minor"].to_numpy().astype(np.float64)
     columns = ("amount_minor", "customer_country", "terminal_country")
-    reviewed = [
-        rule_on(Decimal(amount) / 100, *countries).decision == "review"
-        for amount, *countries in zip(*(week[name].to_pylist() for name in columns), strict=True)
-    ]
-    return amounts + np.where(reviewed, 1e15, 0.0)
+    reviewed = np.array(
+        [
+            rule_on(Decimal(amount) / 100, *countries).decision == "review"
+            for amount, *countries in zip(
+                *(week[name].to_pylist() for name in columns), strict=True
+            )
+        ]
+    )
+    return amounts + 1e15 * reviewed, reviewed
 
 
-def _table(figures: dict[str, dict[str, float]]) -> Any:
+def _table(figures: dict[str, dict[str, dict[str, float]]]) -> Any:
     from rich.table import Table
 
-    shown = Table(title="Average precision of each rung", title_justify="left")
-    for column in ("rung", *next(iter(figures.values()))):
+    shown = Table(title="Average precision of each rung, share stopped", title_justify="left")
+    for column in ("rung", *figures["average_precision"]["everything"], "stopped"):
         shown.add_column(column)
-    for rung, values in figures.items():
-        shown.add_row(rung, *(f"{value:.3f}" for value in values.values()))
+    for rung, values in figures["average_precision"].items():
+        stopped = figures["stopped_share"][rung]["mean"]
+        shown.add_row(rung, *(f"{value:.3f}" for value in values.values()), f"{stopped:.4f}")
     return shown
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.ladder import RUNGS, activity_seen, precision_by_rung
+from benchmarks.ladder import RUNGS, activity_seen, worth_by_rung
 from switchyard.fraud.activity import build_activity
 from switchyard.fraud.backtest import BacktestPlan
 from switchyard.fraud.columns import FEATURES, names
@@ -16,6 +16,7 @@ from switchyard.fraud.events import EVENT, KEY, MISSING
 from switchyard.fraud.features import Floats, activity_of
 from switchyard.fraud.windows import build_profiles
 from switchyard.lake import Lake
+from switchyard.learning.thresholds import Thresholds
 from tests.streams import Row, land, make_label, make_transaction, windows_of
 
 FIRST = date(2026, 3, 1)
@@ -92,10 +93,12 @@ def test_with_no_event_at_all_the_windows_are_those_of_an_empty_activity(lake: L
 
 
 class ByAmount:
-    """A model that knows the amount alone."""
+    """A model that knows the amount alone, and reviews above 1,000."""
+
+    thresholds = Thresholds(0.001, 0.002)
 
     def score(self, X: Floats) -> Floats:
-        return X[:, AMOUNT]
+        return X[:, AMOUNT] / 1e6
 
 
 def test_every_rung_is_scored_and_cards_known_for_fraud_are_left_out(
@@ -112,7 +115,9 @@ def test_every_rung_is_scored_and_cards_known_for_fraud_are_left_out(
     build_profiles(other, FIRST, PLAN.last_day, created_at=WRITTEN)
     build_activity(other, FIRST, PLAN.last_day)
 
-    found = precision_by_rung(other, PLAN, lambda _: ByAmount(), lambda _: ByAmount())  # type: ignore[arg-type,return-value]
+    found = worth_by_rung(other, PLAN, lambda _: ByAmount(), lambda _: ByAmount())  # type: ignore[arg-type,return-value]
 
     assert set(found) == set(RUNGS)
-    assert set(found.values()) == {1.0}
+    assert {worth.average_precision for worth in found.values()} == {1.0}
+    assert found["fallback_rules"].stopped_share == 0.0
+    assert found["everything"].stopped_share == found["default_features"].stopped_share > 0
