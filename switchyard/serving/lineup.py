@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from switchyard.serving.judging import Scorer
-
-_NONE: Mapping[str, Scorer] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +19,7 @@ class Standing:
 
     champion: Scorer
     previous: Scorer | None = None
-    others: Mapping[str, Scorer] = field(default=_NONE)
+    others: Mapping[str, Scorer] = field(default_factory=dict)
 
     def find(self, release_id: str) -> Scorer | None:
         """The loaded release of that id, None if it is not loaded."""

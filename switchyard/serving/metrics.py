@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from switchyard.learning.drift import SCORE_EDGES
 from switchyard.serving.replies import Reply
 from switchyard.serving.tally import Tally, keep_ended, own_file, read_all
 
@@ -29,11 +30,6 @@ STAGE_EDGES_S = (
     0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003,
     0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
 )  # fmt: skip
-SCORE_EDGES = (
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3,
-    0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99,
-)  # fmt: skip
-"""Upper ends of the bins of scores, the last one open: fine where nearly all scores are."""
 BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64)
 PAUSE_EDGES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
@@ -278,6 +274,15 @@ class Metrics:
 def series(family: Family, values: Sequence[str], part: str = "") -> str:
     """The name of one number in a tally."""
     return "\t".join((family.name, *values, part))
+
+
+def bin_names(edges: Sequence[float]) -> list[str]:
+    """The upper ends of a histogram's bins as Prometheus writes them.
+
+    >>> bin_names((0.5, 1))
+    ['0.5', '1.0', '+Inf']
+    """
+    return [*(repr(float(edge)) for edge in edges), "+Inf"]
 
 
 def total_of(folder: Path) -> dict[str, float]:

@@ -71,15 +71,19 @@ class Tally:
 def read_tally(file: Path) -> dict[str, float]:
     """The numbers in ``file`` by name; none if it is no tally or just being made."""
     try:
-        content = file.read_bytes()
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return {}
-    names_at = _HEADER + CAPACITY * _DOUBLE
-    if content[:8] != _MAGIC or len(content) < names_at:
-        return {}
-    (end,) = struct.unpack_from("<Q", content, 8)
-    names = content[names_at : names_at + end].decode().splitlines()
-    return dict(zip(names, struct.unpack_from(f"<{len(names)}d", content, _HEADER), strict=True))
+    try:
+        header = os.pread(descriptor, _HEADER, 0)
+        if header[:8] != _MAGIC:
+            return {}
+        (end,) = struct.unpack_from("<Q", header, 8)
+        names = os.pread(descriptor, end, _HEADER + CAPACITY * _DOUBLE).decode().splitlines()
+        values = os.pread(descriptor, len(names) * _DOUBLE, _HEADER)
+    finally:
+        os.close(descriptor)
+    return dict(zip(names, struct.unpack(f"<{len(names)}d", values), strict=True))
 
 
 def own_file(folder: Path) -> Path:
