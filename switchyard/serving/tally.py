@@ -97,7 +97,7 @@ def read_all(folder: Path) -> tuple[dict[int, dict[str, float]], dict[str, float
         living: dict[int, dict[str, float]] = {}
         ended = read_tally(folder / _ENDED)
         for pid, file in _files(folder):
-            if _lives(pid):
+            if lives(pid):
                 living[pid] = read_tally(file)
             else:
                 _add_to(ended, read_tally(file))
@@ -110,7 +110,7 @@ def keep_ended(folder: Path) -> None:
     To be called before this process makes its own file: one of the same process id is an ended one's.
     """
     with _locked(folder, fcntl.LOCK_EX):
-        gone = [file for pid, file in _files(folder) if pid == os.getpid() or not _lives(pid)]
+        gone = [file for pid, file in _files(folder) if pid == os.getpid() or not lives(pid)]
         if not gone:
             return
         total = read_tally(folder / _ENDED)
@@ -131,7 +131,8 @@ def _files(folder: Path) -> Iterator[tuple[int, Path]]:
             yield int(file.stem), file
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether a process of that id is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
