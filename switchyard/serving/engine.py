@@ -16,11 +16,15 @@ from typing import Any, Generic, Literal
 from switchyard.errors import StoreError
 from switchyard.serving.claims import Busy, answer_of, conflict, kept, settled_by
 from switchyard.serving.domain import Domain, R
+from switchyard.serving.feast_format import MISSING
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
 from switchyard.serving.judging import Judgement, Scorer, judge
+from switchyard.serving.lineup import Lineup, Standing
+from switchyard.serving.metrics import Sink, Uncounted
 from switchyard.serving.replies import Answer, Reply, encode
+from switchyard.serving.stopwatch import Stopwatch
 from switchyard.serving.trip import Append, Claim, Claimed, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
 
@@ -61,7 +65,7 @@ class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
     A store that is down degrades decisions and never stops them; what is only taken in needs the store.
-    ``decided`` is told of each decision once it is in the journal.
+    ``metrics`` and ``decided`` are told of each decision once it is in the journal.
     """
 
     def __init__(
@@ -72,13 +76,15 @@ class Engine(Generic[R]):
         release: Scorer,
         *,
         variant: str = "champion",
+        metrics: Sink | None = None,
         decided: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
         self.domain = domain
         self.store = store
         self.journal = journal
-        self.release = release
+        self.lineup = Lineup(Standing(release))
         self.variant = variant
+        self._metrics: Sink = metrics or Uncounted()
         self._decided = decided
         self._new_id = unique_tokens()
 
@@ -112,34 +118,42 @@ class Engine(Generic[R]):
             self._journal_numbers([(t.subject, t.kind, t.appends) for t in new], written)
         return [answer or Answer(200, t.answer) for t, answer in zip(taken, answers, strict=True)]
 
-    def warm_up(self) -> None:
-        """Run all code but the store's and the journal's once. Raises ReleaseError if no model scores."""
+    def warm_up(self, release: Scorer) -> None:
+        """Run all code of a release once. Raises ReleaseError if no model scores. Any thread may call."""
         example = self.domain.example()
         vectors = self.domain.assemble([example], None).vectors
-        self.release.score(vectors)
-        self.domain.reasons(vectors[0], self.release.explain(vectors)[0])
-        self.release.fallback_score(vectors)
+        release.score(vectors)
+        self.domain.reasons(vectors[0], release.explain(vectors)[0])
+        release.fallback_score(vectors)
 
     async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
+        watch = Stopwatch()
         trip = await self._read(asked)
+        watch.lap("read")
         settled = [
             settled_by(c, a.request) for a, c in zip(asked, _claims(trip, len(asked)), strict=True)
         ]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
             decided = await self._decide_open(
-                [asked[i] for i in rows], trip and rows_of(trip, rows)
+                [asked[i] for i in rows], trip and rows_of(trip, rows), watch
             )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
         return [answer for answer in settled if answer is not None]
 
-    async def _decide_open(self, asked: list[Asked[R]], trip: Trip | None) -> list[Answer | Busy]:
-        requests = [a.request for a in asked]
+    async def _decide_open(
+        self, asked: list[Asked[R]], trip: Trip | None, watch: Stopwatch
+    ) -> list[Answer | Busy]:
+        requests, release = [a.request for a in asked], self.lineup.champion
         assembled = self.domain.assemble(requests, trip)
-        judgements = judge(self.release, self.domain, requests, assembled.vectors)
+        watch.lap("features")
+        judgements = judge(
+            release, self.domain, requests, assembled.vectors, watch.within("reasons")
+        )
+        watch.lap("score")
         replies = [
-            self._reply(a, judgement, degraded)
+            self._reply(a, judgement, degraded, release.id)
             for a, judgement, degraded in zip(asked, judgements, assembled.degraded, strict=True)
         ]
         vectors = assembled.vectors.tolist()
@@ -149,10 +163,14 @@ class Engine(Generic[R]):
                 for parts in zip(asked, replies, vectors, assembled.seen, strict=True)
             ]
         )
-        for reply in replies:
+        for request, reply in zip(requests, replies, strict=True):
+            self._metrics.decided(reply, self.domain.stake(request))
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
+        watch.lap("journal")
         written = await self._write(requests, bodies) if trip else None
+        watch.lap("write")
+        self._metrics.batch(len(asked), watch.seconds)
         if written is None:
             return [Answer(200, body) for body in bodies]
         return [
@@ -160,14 +178,16 @@ class Engine(Generic[R]):
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
 
-    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Any]) -> Reply:
+    def _reply(
+        self, asked: Asked[R], judgement: Judgement, degraded: list[Any], release_id: str
+    ) -> Reply:
         return Reply(
             decision_id=self._new_id().hex(),
             transaction_id=asked.request.transaction_id,
             score=judgement.score,
             decision=judgement.decision,
             reasons=judgement.reasons,
-            release=self.release.id,
+            release=release_id,
             variant=self.variant,
             degraded=[*degraded, judgement.rung] if judgement.rung else degraded,
             latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
@@ -182,10 +202,23 @@ class Engine(Generic[R]):
             for a in asked
         ]
         try:
-            return await self.store.read(wanted)
+            trip = await self.store.read(wanted)
         except StoreError as error:
             _log.warning("deciding without the online store: %s", error)
             return None
+        self._metrics.looked_up(*self._found(trip))
+        return trip
+
+    def _found(self, trip: Trip) -> tuple[int, int, dict[str, int]]:
+        """Profiles asked for, those of them that are not there, and by view how far its sync is."""
+        views = self.store.commands.views
+        known = {
+            view.name: moment
+            for view, moment in zip(views, trip.synced_through, strict=True)
+            if moment != MISSING
+        }
+        missed = sum(int((times == MISSING).sum()) for times in trip.available_at)
+        return len(trip.claims) * len(views), missed, known
 
     async def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
         appends = [self.domain.appends(request) for request in requests]

@@ -7,7 +7,8 @@ done with a decision (``engine``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,11 +63,18 @@ class Judgement:
 
 
 def judge(
-    release: Scorer, domain: Domain[R], requests: Sequence[R], vectors: Floats
+    release: Scorer,
+    domain: Domain[R],
+    requests: Sequence[R],
+    vectors: Floats,
+    explained: Callable[[float], None] = lambda _seconds: None,
 ) -> list[Judgement]:
-    """Judge n vectors float64[n, k] on the highest rung that works for all of them."""
+    """Judge n vectors float64[n, k] on the highest rung that works for all of them.
+
+    ``explained`` is told the seconds that reasons took, where any were needed.
+    """
     try:
-        return _by_champion(release, domain, vectors)
+        return _by_champion(release, domain, vectors, explained)
     except FAILURES as error:
         _log.error("the model of release %s can't score: %s", release.id, error)
     try:
@@ -76,15 +84,19 @@ def judge(
     return [_by_rules(domain, request) for request in requests]
 
 
-def _by_champion(release: Scorer, domain: Domain[R], vectors: Floats) -> list[Judgement]:
+def _by_champion(
+    release: Scorer, domain: Domain[R], vectors: Floats, explained: Callable[[float], None]
+) -> list[Judgement]:
     scores = _finite(release.score(vectors))
     decisions = [release.thresholds.decide(score) for score in scores]
     stopped = [i for i, decision in enumerate(decisions) if decision != "allow"]
     reasons: dict[int, list[Reason]] = {}
     if stopped:
+        began = time.perf_counter()
         contributions = release.explain(vectors[stopped])
         for row, i in enumerate(stopped):
             reasons[i] = domain.reasons(vectors[i], contributions[row])
+        explained(time.perf_counter() - began)
     return [
         Judgement(score, decision, reasons.get(i, []))
         for i, (score, decision) in enumerate(zip(scores, decisions, strict=True))

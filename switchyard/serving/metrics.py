@@ -121,31 +121,37 @@ class Sink(Protocol):
         """One request was answered."""
         ...
 
-    def batch(
-        self, size: int, queued: int, stages: Sequence[float], *, profiles: int, missed: int
-    ) -> None:
-        """One batch of ``size`` decisions is done, ``queued`` requests wait for the next.
-
-        ``stages``: seconds of each of STAGES, 0 where there was nothing to do. ``profiles`` were asked
-        for, ``missed`` of them not found.
-        """
+    def waiting(self, requests: int) -> None:
+        """So many requests wait while a batch begins."""
         ...
 
-    def decided(self, reply: Reply, amount_minor: int) -> None:
-        """One decision was journalled; once for each, however often it is asked for again."""
+    def batch(self, size: int, seconds: Sequence[float]) -> None:
+        """``size`` decisions were made together; the seconds of each of STAGES, 0 where nothing was to do."""
+        ...
+
+    def looked_up(self, profiles: int, missed: int, synced_through: Mapping[str, int]) -> None:
+        """``profiles`` were asked for, ``missed`` of them are not there; by view, the moment in
+        microseconds since 1970 from which its newest ones count."""
+        ...
+
+    def decided(self, reply: Reply, stake_minor: int) -> None:
+        """One decision was journalled; once for each, however often it is asked for again.
+        ``stake_minor`` is the money that it was about, in the currency's smallest unit."""
         ...
 
 
 class Uncounted:
-    """A sink for where nobody looks: tests, explanations, benchmarks of the parts."""
+    """A sink for where nobody looks: explanations, measurements of the parts."""
 
     def answered(self, route: str, status: int, seconds: float) -> None: ...
 
-    def batch(
-        self, size: int, queued: int, stages: Sequence[float], *, profiles: int, missed: int
-    ) -> None: ...
+    def waiting(self, requests: int) -> None: ...
 
-    def decided(self, reply: Reply, amount_minor: int) -> None: ...
+    def batch(self, size: int, seconds: Sequence[float]) -> None: ...
+
+    def looked_up(self, profiles: int, missed: int, synced_through: Mapping[str, int]) -> None: ...
+
+    def decided(self, reply: Reply, stake_minor: int) -> None: ...
 
 
 class Metrics:
@@ -166,10 +172,13 @@ class Metrics:
         self._decided: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._reason: dict[str, int] = {}
         self._degraded: dict[str, int] = {}
+        self._synced: dict[str, int] = {}
         self._stages = [self._histogram(STAGE_SECONDS, stage) for stage in STAGES]
         self._size = self._histogram(BATCH_SIZE)
         self._queue = self._number(QUEUE)
         self._reads, self._misses = self._number(PROFILE_READS), self._number(PROFILE_MISSES)
+        self._pauses = [self._histogram(GC_PAUSES, generation) for generation in "012"]
+        self._longest_pause = self._number(GC_LONGEST)
         self._values[self._number(WORKERS)] = 1.0
         self.tick()
 
@@ -186,21 +195,26 @@ class Metrics:
         values[histogram + bisect_left(ANSWER_EDGES_S, seconds)] += 1.0
         values[histogram + _ANSWER_SUM] += seconds
 
-    def batch(
-        self, size: int, queued: int, stages: Sequence[float], *, profiles: int, missed: int
-    ) -> None:
+    def waiting(self, requests: int) -> None:
+        self._values[self._queue] = requests
+
+    def batch(self, size: int, seconds: Sequence[float]) -> None:
         values = self._values
-        for histogram, seconds in zip(self._stages, stages, strict=True):
-            if seconds > 0.0:
-                values[histogram + bisect_left(STAGE_EDGES_S, seconds)] += size
-                values[histogram + _STAGE_SUM] += seconds * size
+        for histogram, spent in zip(self._stages, seconds, strict=True):
+            if spent > 0.0:
+                values[histogram + bisect_left(STAGE_EDGES_S, spent)] += size
+                values[histogram + _STAGE_SUM] += spent * size
         values[self._size + bisect_left(BATCH_EDGES, size)] += 1.0
         values[self._size + _SIZE_SUM] += size
-        values[self._queue] = queued
+
+    def looked_up(self, profiles: int, missed: int, synced_through: Mapping[str, int]) -> None:
+        values = self._values
         values[self._reads] += profiles
         values[self._misses] += missed
+        for view, moment in synced_through.items():
+            values[self._by_name(self._synced, PROFILE_SYNCED, view)] = moment / 1e6
 
-    def decided(self, reply: Reply, amount_minor: int) -> None:
+    def decided(self, reply: Reply, stake_minor: int) -> None:
         key = reply.decision, reply.variant
         slots = self._decided.get(key)
         if slots is None:
@@ -209,7 +223,7 @@ class Metrics:
             self._decided[key] = slots
         values, (count, amount, scores) = self._values, slots
         values[count] += 1.0
-        values[amount] += amount_minor * self._per_unit
+        values[amount] += stake_minor * self._per_unit
         score = reply.score
         if score is not None:
             values[scores + bisect_left(SCORE_EDGES, score)] += 1.0
@@ -220,21 +234,16 @@ class Metrics:
             values[self._by_name(self._degraded, DEGRADED, rung)] += 1.0
 
     def paused(self, generation: int, seconds: float) -> None:
-        """A garbage collection stopped this worker."""
-        values = self._values
-        histogram = self._histogram(GC_PAUSES, str(generation))
+        """A garbage collection stopped this worker. Gives no number its slot: any code may be stopped."""
+        values, histogram, longest = self._values, self._pauses[generation], self._longest_pause
         values[histogram + bisect_left(PAUSE_EDGES_S, seconds)] += 1.0
-        values[histogram + len(PAUSE_EDGES_S) + 1] += seconds
-        longest = self._number(GC_LONGEST)
-        values[longest] = max(values[longest], seconds)
+        values[histogram + _PAUSE_SUM] += seconds
+        if seconds > values[longest]:
+            values[longest] = seconds
 
     def reloaded(self, outcome: Literal["taken", "refused"]) -> None:
         """This worker took a release that was named while it ran, or refused it."""
         self._values[self._number(RELOADS, outcome)] += 1.0
-
-    def profiles_synced(self, view: str, available_at_us: int) -> None:
-        """The newest profiles of ``view`` count from then on, in microseconds since 1970."""
-        self._values[self._number(PROFILE_SYNCED, view)] = available_at_us / 1e6
 
     def breaker(self, of: str, state: int) -> None:
         """The breaker before ``of`` is 0 closed, 1 probing, 2 open."""
@@ -304,6 +313,7 @@ _MERGES: Mapping[str, Callable[[float, float], float]] = {
 _ANSWER_SUM = len(ANSWER_EDGES_S) + 1
 _STAGE_SUM = len(STAGE_EDGES_S) + 1
 _SCORE_SUM = len(SCORE_EDGES) + 1
+_PAUSE_SUM = len(PAUSE_EDGES_S) + 1
 _SIZE_SUM = len(BATCH_EDGES) + 1
 
 

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Reloader:
-    """Keeps ``lineup`` at what the plan of ``home`` names for the Bento whose release is ``own``.
+    """Keeps ``lineup`` at what the plan of ``home`` names; its champion at first is the Bento's own release.
 
     ``load`` gives a release by id, checked and warmed up, or raises ReleaseError; it is called in a
     thread. ``folder`` is where workers tell what they serve; ``reloaded`` is told how each change ended.
@@ -38,26 +38,25 @@ class Reloader:
     def __init__(
         self,
         home: Path,
-        own: Scorer,
+        lineup: Lineup,
         load: Callable[[str], Scorer],
         folder: Path,
         *,
         reloaded: Callable[[Outcome], None] = lambda _outcome: None,
     ) -> None:
-        self.lineup = Lineup(Standing(own))
         self._home = home
-        self._own = own
+        self._lineup = lineup
+        self._own = lineup.champion
         self._load = load
         self._folder = folder
         self._reloaded = reloaded
         self._stamp = -1
         self._called = asyncio.Event()
 
-    def begin(self) -> Lineup:
+    def begin(self) -> None:
         """Follow the plan before the first request. What can't be served is logged, not raised."""
         self._stamp = stamp_of(self._home)
-        self._settle(self._attempt())
-        return self.lineup
+        self._follow(self._stamp)
 
     async def watch(self) -> None:
         """Follow the plan for good: within LOOK_S of a change, at once when called."""
@@ -66,8 +65,7 @@ class Reloader:
             if self._called.is_set() or stamp != self._stamp:
                 self._called.clear()
                 self._stamp = stamp
-                outcome = await asyncio.to_thread(self._attempt)
-                self._reloaded(self._settle(outcome))
+                self._reloaded(await asyncio.to_thread(self._follow, stamp))
             try:
                 await asyncio.wait_for(self._called.wait(), LOOK_S)
             except TimeoutError:
@@ -77,43 +75,50 @@ class Reloader:
         """Read the plan again now, changed or not; on the event loop."""
         self._called.set()
 
-    def _attempt(self) -> Standing | ReleaseError:
-        """What the plan names, loaded. Any failure to load is a refusal: the worker must go on serving."""
+    def _follow(self, stamp: int) -> Outcome:
+        """Read, load, put in place, tell. The thread's entry point: whatever fails, the worker goes on."""
+        refused = None
         try:
-            plan = read_plan(self._home)
-            if plan is None or plan.bento != self._own.id:
-                return Standing(self._own)
-            return self._standing_of(plan)
+            before, standing = self._lineup.champion.id, self._named()
+            self._lineup.replace(standing)
+            if standing.champion.id != before:
+                _log.info("release %s decides from now on, %s did", standing.champion.id, before)
         except ReleaseError as error:
-            return error
-        except Exception as error:  # the thread's entry point
-            _log.exception("a release could not be loaded")
-            return ReleaseError(f"the release that the plan names can't be loaded: {error}")
+            refused = str(error)
+            _log.error("the plan is not followed, %s goes on: %s", self._own.id, error)
+        except Exception as error:
+            refused = f"the release that the plan names can't be loaded: {error}"
+            _log.exception("the plan is not followed")
+        self._tell(stamp, refused)
+        return "refused" if refused else "taken"
 
-    def _standing_of(self, plan: Plan) -> Standing:
+    def _named(self) -> Standing:
+        plan = read_plan(self._home)
+        if plan is None or plan.bento != self._own.id:
+            return Standing(self._own)
         champion = self._loaded(plan.champion)
-        previous = self._loaded(plan.previous) if plan.previous else None
-        others = {} if self._own in (champion, previous) else {self._own.id: self._own}
-        return Standing(champion, previous, others)
+        others = {} if champion is self._own else {self._own.id: self._own}
+        return Standing(champion, self._predecessor(plan), others)
+
+    def _predecessor(self, plan: Plan) -> Scorer | None:
+        """It is only a rung to fall back on: without it the champion serves all the same."""
+        if plan.previous is None:
+            return None
+        try:
+            return self._loaded(plan.previous)
+        except ReleaseError as error:
+            _log.warning("the previous champion can't be loaded: %s", error)
+            return None
 
     def _loaded(self, release_id: str) -> Scorer:
         if release_id == self._own.id:
             return self._own
-        return self.lineup.standing.find(release_id) or self._load(release_id)
+        return self._lineup.standing.find(release_id) or self._load(release_id)
 
-    def _settle(self, outcome: Standing | ReleaseError) -> Outcome:
-        refused = str(outcome) if isinstance(outcome, ReleaseError) else None
-        if isinstance(outcome, Standing):
-            if outcome.champion.id != self.lineup.champion.id:
-                _log.info("release %s decides from now on", outcome.champion.id)
-            self.lineup.replace(outcome)
-        else:
-            _log.error("the plan is not followed, %s goes on: %s", self.lineup.champion.id, outcome)
-        standing = self.lineup.standing
+    def _tell(self, stamp: int, refused: str | None) -> None:
+        standing = self._lineup.standing
         previous = standing.previous.id if standing.previous else None
-        told = Worker(os.getpid(), standing.champion.id, previous, self._stamp, refused)
         try:
-            tell(self._folder, told)
+            tell(self._folder, Worker(os.getpid(), standing.champion.id, previous, stamp, refused))
         except OSError as error:
             _log.warning("what this worker serves can't be written to %s: %s", self._folder, error)
-        return "refused" if refused else "taken"

@@ -120,7 +120,7 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
     events = [READER.event(encode(transaction_body(row)), NOW_US) for row in ways["event"]]
     labels = [READER.label(encode(label_body(row)), NOW_US) for row in ways["label"]]
     nowhere = HotStore("unix:///nobody/listens.sock", Commands("x", VIEWS))
-    alone = Engine(engine.domain, nowhere, engine.journal, engine.release)
+    alone = Engine(engine.domain, nowhere, engine.journal, engine.lineup.champion)
 
     async def all_of_them() -> None:
         await engine.decide([ask(row) for row in ways["decide"]])
