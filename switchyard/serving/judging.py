@@ -115,19 +115,32 @@ class ModelLadder(Generic[R]):
         for model in self._rungs[1:]:
             self._scores(model, vectors)
 
-    def judge(self, requests: Sequence[R], vectors: Floats) -> list[Judgement]:
-        """Judge n requests by their vectors float64[n, k], in order."""
+    def judge(
+        self,
+        requests: Sequence[R],
+        vectors: Floats,
+        took: Callable[[float], None] = lambda _seconds: None,
+    ) -> list[Judgement]:
+        """Judge n requests by their vectors float64[n, k], in order.
+
+        ``took`` is told the seconds that reasons took, where any were needed.
+        """
         judged: dict[int, Judgement] = {}
         rows = list(range(len(requests)))
         for model in self._rungs:
-            self._judge_by(model, rows, vectors, judged)
+            self._judge_by(model, rows, vectors, judged, took)
             if len(judged) == len(requests):
                 break
             rows = [row for row in rows if row not in judged]
         return [judged.get(row) or self._by_rules(request) for row, request in enumerate(requests)]
 
     def _judge_by(
-        self, model: _Model, rows: list[int], vectors: Floats, judged: dict[int, Judgement]
+        self,
+        model: _Model,
+        rows: list[int],
+        vectors: Floats,
+        judged: dict[int, Judgement],
+        took: Callable[[float], None],
     ) -> None:
         """Judge those of ``rows`` that the model gives a probability."""
         X = vectors if len(rows) == len(vectors) else vectors[rows]
@@ -141,9 +154,11 @@ class ModelLadder(Generic[R]):
             if decision != "allow":
                 stopped.append(i)
         if stopped and model.explains:
+            began = time.perf_counter()
             of_rows = [judged[rows[i]] for i in stopped]
             explained = self._explained(model.release, X[stopped], of_rows)
             judged.update(zip([rows[i] for i in stopped], explained, strict=True))
+            took(time.perf_counter() - began)
 
     def _scores(self, model: _Model, X: Floats) -> list[float]:
         """n scores, of which single ones may be no probability; none at all if the model failed."""

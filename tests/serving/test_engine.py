@@ -207,7 +207,7 @@ def test_a_blocked_transaction_gets_its_strongest_reasons_and_they_add_up(
 
 
 def test_warming_up_leaves_no_trace(engine: Engine[Transaction], store: OnlineStore) -> None:
-    engine.warm_up()
+    engine.warm_up(engine.lineup.champion)
 
     assert list(read_journal(engine.journal.folder)) == []
     assert kept_events(store, "example") == []
