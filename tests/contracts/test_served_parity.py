@@ -28,8 +28,9 @@ from switchyard.learning.release import Release
 from switchyard.serving import valkey
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.ids import unique_tokens
-from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.journal import Journal
 from switchyard.serving.online_store import OnlineStore
+from switchyard.serving.segments import read_journal
 from tests.releases import make_release
 from tests.streams import Row, land, streams
 

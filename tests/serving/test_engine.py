@@ -25,9 +25,10 @@ from switchyard.learning.release import Release
 from switchyard.serving.claims import BUSY
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.ids import unique_tokens
-from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.journal import Journal
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
+from switchyard.serving.segments import read_journal
 from switchyard.serving.trip import Append, Claim, Wanted
 from tests.releases import SUSPICIOUS_AMOUNT
 

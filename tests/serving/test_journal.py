@@ -18,15 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchyard.errors import JournalError
-from switchyard.serving.journal import (
-    Journal,
-    TornTail,
-    find_decision,
-    frame,
-    read_journal,
-    segments,
-    unframe,
-)
+from switchyard.serving.decided import DecidedIndex
+from switchyard.serving.journal import Journal
+from switchyard.serving.segments import TornTail, frame, read_journal, segments, unframe
 
 
 def ticking() -> Any:
@@ -129,11 +123,11 @@ def test_a_decision_is_found_by_its_id_and_an_unknown_one_is_none(journal: Journ
     journal.append([{"type": "decision", "decision_id": f"d{n}", "n": n} for n in range(5)])
     journal.append([{"type": "appended", "transaction_id": "d3"}])
 
-    found = find_decision(journal.folder, decision_id="d3")
+    found = DecidedIndex(journal.folder).newest(decision_id="d3")
 
     assert found is not None
     assert found["n"] == 3
-    assert find_decision(journal.folder, decision_id="d9") is None
+    assert DecidedIndex(journal.folder).newest(decision_id="d9") is None
 
 
 def test_of_a_transaction_the_newest_decision_is_found(tmp_path: Path) -> None:
@@ -142,11 +136,11 @@ def test_of_a_transaction_the_newest_decision_is_found(tmp_path: Path) -> None:
             transaction = {"transaction_id": "t", "customer_id": "t2"}
             journal.append([{"type": "decision", "n": n, "transaction": transaction}])
 
-    found = find_decision(tmp_path, transaction_id="t")
+    found = DecidedIndex(tmp_path).newest(transaction_id="t")
 
     assert found is not None
     assert found["n"] == 1
-    assert find_decision(tmp_path, transaction_id="t2") is None
+    assert DecidedIndex(tmp_path).newest(transaction_id="t2") is None
 
 
 def test_an_empty_or_missing_folder_holds_no_records(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from switchyard.fraud.openapi import document
 from switchyard.fraud.requests import Parser
 from switchyard.learning.release import Release
 from switchyard.serving.engine import Engine
-from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.journal import Journal
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
+from switchyard.serving.segments import read_journal
 from switchyard.serving.service import DecisionService
 from switchyard.serving.trip import Claim, Wanted
 
