@@ -195,9 +195,9 @@ class GrowingIndex:
             for line in lines:
                 if not line.endswith(b"\n"):
                     break
+                offset, self._covered = self._covered, self._covered + len(line)
                 if key := key_in(line):
-                    self._take(key, Place(self._covered, len(line)))
-                self._covered += len(line)
+                    self._take(key, Place(offset, len(line)))
 
     def _take(self, key: Key, place: Place) -> None:
         places = self._by_transaction.setdefault(key.transaction, [])

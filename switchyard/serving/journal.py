@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ UNBOUNDED_BYTES = 1 << 62
 
 _PROBE_BYTES = 64 * 1024
 _PROBED_EVERY_S = 0.25
+_pack = struct.Struct("<QQII").pack  # an index.ENTRY
 
 
 def wall_clock_us() -> int:
@@ -232,7 +234,7 @@ class _Segment:
         offset = self.size - sum(map(len, lines))
         for line, key in zip(lines, keys or map(key_in, lines), strict=True):
             if key is not None:
-                self._entries += _pack(key, offset, len(line))
+                self._entries += _pack(*key, offset, len(line))
             offset += len(line)
         with contextlib.suppress(OSError):
             self._write_index()
@@ -260,15 +262,6 @@ class _Segment:
             os.ftruncate(self._index_file, self._indexed_bytes)
             return
         self._indexed_bytes += len(missing)
-
-
-def _pack(key: Key, offset: int, length: int) -> bytes:
-    return (
-        key.transaction.to_bytes(8, "little")
-        + key.decision.to_bytes(8, "little")
-        + offset.to_bytes(4, "little")
-        + length.to_bytes(4, "little")
-    )
 
 
 def _open_new(path: Path) -> int:
