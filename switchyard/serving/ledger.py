@@ -13,11 +13,11 @@ from typing import NamedTuple
 import msgspec
 
 from switchyard.errors import JournalError
+from switchyard.serving.commands import REPLY_SECONDS
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.domain import digest_of
 from switchyard.serving.holds import Holds
 from switchyard.serving.journal import wall_clock_us
-from switchyard.serving.online_store import REPLY_SECONDS
 from switchyard.serving.replies import Reply
 from switchyard.serving.unsettled import Unsettled
 
