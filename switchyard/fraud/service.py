@@ -15,7 +15,8 @@ from switchyard.fraud.requests import Parser
 from switchyard.learning.release import load_release
 from switchyard.serving import valkey
 from switchyard.serving.engine import Engine
-from switchyard.serving.journal import Journal, wall_clock_us
+from switchyard.serving.index import mend
+from switchyard.serving.journal import journal_of, wall_clock_us
 from switchyard.serving.metrics import Metrics
 from switchyard.serving.service import DecisionService
 from switchyard.settings import Settings
@@ -27,12 +28,13 @@ def open_service(settings: Settings, release_folder: Path, metrics: Metrics) -> 
     Raises ReleaseError if the release is damaged or needs columns that this code does not compute. A
     store that does not answer degrades decisions, no more.
     """
+    mend(settings.journal)
     parser = Parser(settings.currency, future_limit=timedelta(seconds=settings.future_limit_s))
     domain = FraudDomain(parser.minor_units)
     engine = Engine(
         domain,
         hot_store_of(valkey.address_of(settings).url),
-        Journal(settings.journal, fsync=settings.journal_fsync == "always"),
+        journal_of(settings),
         load_release(release_folder, code_hash=code_hash()),
         decided=metrics.decided,
     )

@@ -24,6 +24,7 @@ from switchyard.errors import JournalError
 from switchyard.serving.index import ENTRY, Key, growing_path, key_in, write_sorted
 from switchyard.serving.room import Room
 from switchyard.serving.segments import SUFFIX, frame
+from switchyard.settings import Settings
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 """A segment that has reached this size is closed and the next one opened."""
@@ -34,6 +35,16 @@ UNBOUNDED_BYTES = 1 << 62
 _PROBE_BYTES = 64 * 1024
 _PROBED_EVERY_S = 0.25
 _pack = struct.Struct("<QQII").pack  # an index.ENTRY
+
+
+def journal_of(settings: Settings) -> Journal:
+    """A journal of the home, within the bounds that its settings say."""
+    return Journal(
+        settings.journal,
+        fsync=settings.journal_fsync == "always",
+        max_bytes=settings.journal_max_bytes,
+        min_free_bytes=settings.journal_min_free_bytes,
+    )
 
 
 def wall_clock_us() -> int:

@@ -6,7 +6,8 @@ The order of a decision: hold -> read trip -> ``unsettled`` or ``look_up`` where
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,22 +32,34 @@ class Decided(NamedTuple):
     reply: bytes
 
 
+class _Files(NamedTuple):
+    holds: Holds
+    unsettled: Unsettled
+
+
 class Ledger:
-    """The ledger of the journal in ``folder``, for one process. All but ``settle`` from one thread."""
+    """The ledger of the journal in ``folder``, for one process. All but ``settle`` from one thread.
+
+    Its files are opened at first use. All methods raise JournalError if they can't be used.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._holds = Holds(folder / "holds")
-        self._unsettled = Unsettled(folder / "unsettled")
+        self._folder = folder
+        self._files: _Files | None = None
         self._decided = DecidedIndex(folder)
 
     def hold(self, transaction_id: str) -> bool:
         """Claim the id on this host until :meth:`let_go`, or the death of this process; False if somebody
         has it."""
-        return self._holds.hold(transaction_id)
+        try:
+            return (self._files or self._open()).holds.hold(transaction_id)
+        except OSError as error:
+            raise _unusable(self._folder, error) from error
 
     def let_go(self, transaction_id: str) -> None:
         """Give the claim up, if there is one."""
-        self._holds.let_go(transaction_id)
+        if self._files:
+            self._files.holds.let_go(transaction_id)
 
     def look_up(
         self, transaction_ids: Sequence[str], now_us: int | None = None
@@ -61,33 +74,51 @@ class Ledger:
 
     def unsettled(self, transaction_ids: Iterable[str]) -> dict[str, Decided]:
         """The same, of those alone that the store may not know of: for what it calls new."""
-        noted = self._unsettled.ids()
-        if not noted:
-            return {}
-        return self.look_up([name for name in transaction_ids if name in noted])
+        with _as_journal_error(self._folder):
+            noted = (self._files or self._open()).unsettled.ids()
+        return self.look_up([name for name in transaction_ids if name in noted]) if noted else {}
 
     def note_unsettled(self, transaction_ids: Iterable[str]) -> None:
         """Say that the store may not know of the decisions on these: before they are journalled where it
-        can't be read, else once the write trip failed. Raises JournalError if it can't be written down."""
-        try:
-            self._unsettled.note(transaction_ids)
-        except OSError as error:
-            raise JournalError(
-                f"decisions that the online store does not know can't be noted: {error}"
-            ) from error
+        can't be read, else once the write trip failed."""
+        with _as_journal_error(self._folder):
+            (self._files or self._open()).unsettled.note(transaction_ids)
 
     def settle(self, transaction_ids: Iterable[str]) -> None:
         """Say that the store knows of these by now. Any thread may."""
-        self._unsettled.settle(transaction_ids)
+        with _as_journal_error(self._folder):
+            (self._files or self._open()).unsettled.settle(transaction_ids)
 
     def all_unsettled(self) -> list[str]:
         """Every id that is noted, oldest first."""
-        return list(self._unsettled.ids())
+        with _as_journal_error(self._folder):
+            return list((self._files or self._open()).unsettled.ids())
 
     def close(self) -> None:
-        """Let go of everything."""
-        self._holds.close()
-        self._unsettled.close()
+        """Let go of everything; what is asked later opens the files again."""
+        files, self._files = self._files, None
+        if files:
+            files.holds.close()
+            files.unsettled.close()
+
+    def _open(self) -> _Files:
+        self._files = _Files(Holds(self._folder / "holds"), Unsettled(self._folder / "unsettled"))
+        return self._files
+
+
+@contextlib.contextmanager
+def _as_journal_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"the ledger in {folder} can't be used: {error}; free space or mend the folder, nothing is decided "
+        "meanwhile"
+    )
 
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -96,9 +96,8 @@ class DecisionService:
         )
 
     def close(self) -> None:
-        """Close journal and store; nothing may be waiting any more."""
-        self.engine.journal.close()
-        self.engine.store.close()
+        """Close all that is open; nothing may be waiting any more."""
+        self.engine.close()
 
     async def _predicted(self, body: bytes) -> Answer:
         try:
