@@ -99,10 +99,8 @@ class DecisionService:
         )
 
     def close(self) -> None:
-        """Close journal and stores; nothing may be waiting any more."""
-        self.engine.journal.close()
-        self.engine.store.close()
-        self.engine.ladder.close()
+        """Close all that is open; nothing may be waiting any more."""
+        self.engine.close()
 
     async def _predicted(self, body: bytes) -> Answer:
         try:
