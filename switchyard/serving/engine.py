@@ -143,11 +143,10 @@ class Engine(Generic[R]):
     async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
         trip = await self._read(asked)
         requests, claims = [a.request for a in asked], _claims(trip, len(asked))
+        before = remembered(self.ledger, requests, claims, asked[0].received_us)
         settled = [
             answer or settled_by(claim, request)
-            for answer, claim, request in zip(
-                remembered(self.ledger, requests, claims), claims, requests, strict=True
-            )
+            for answer, claim, request in zip(before, claims, requests, strict=True)
         ]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:

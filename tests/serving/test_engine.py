@@ -445,7 +445,7 @@ def test_what_cannot_be_journalled_is_not_decided(
     (tmp_path / "in the way").write_text("")
     engine = make_engine(journal=Journal(tmp_path / "in the way" / "journal"))
 
-    with pytest.raises(JournalError, match="can't be used.*free space or mend the folder"):
+    with pytest.raises(JournalError, match=r"can't be used.*free space or mend the folder"):
         run(engine, make_transaction())
 
     assert kept_events(store) == []
