@@ -37,7 +37,10 @@ def answer_of(claim: Claimed | None) -> Answer | Busy | None:
 
 
 def remembered(
-    ledger: Ledger, requests: Sequence[Request], claims: Sequence[Claimed | None]
+    ledger: Ledger,
+    requests: Sequence[Request],
+    claims: Sequence[Claimed | None],
+    now_us: int,
 ) -> list[Answer | None]:
     """The answers to what this host decided before although the store does not say so.
 
@@ -50,9 +53,9 @@ def remembered(
             doubtful.append(request.transaction_id)
         elif claim.state == "new":
             new.append(request.transaction_id)
-    found = ledger.unsettled(new)
+    found = ledger.unsettled(new, now_us)
     if doubtful:
-        before = ledger.look_up(doubtful)
+        before = ledger.look_up(doubtful, now_us)
         if before:
             ledger.note_unsettled(before)
         found |= before

@@ -18,7 +18,6 @@ from switchyard.serving.commands import REPLY_SECONDS
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.domain import digest_of
 from switchyard.serving.holds import Holds
-from switchyard.serving.journal import wall_clock_us
 from switchyard.serving.replies import Reply
 from switchyard.serving.unsettled import Unsettled
 
@@ -61,22 +60,22 @@ class Ledger:
         if self._files:
             self._files.holds.let_go(transaction_id)
 
-    def look_up(
-        self, transaction_ids: Sequence[str], now_us: int | None = None
-    ) -> dict[str, Decided]:
+    def look_up(self, transaction_ids: Sequence[str], now_us: int) -> dict[str, Decided]:
         """The first decision of the last 24 hours on each of these, where there is one.
 
-        For claims that lapsed, and for all while the store can't be reached.
+        For claims that lapsed, and for all while the store can't be reached. ``now_us``: microseconds
+        since the epoch.
         """
-        since_us = (wall_clock_us() if now_us is None else now_us) - _REMEMBERED_US
-        found = self._decided.first_of(transaction_ids, since_us)
+        found = self._decided.first_of(transaction_ids, now_us - _REMEMBERED_US)
         return {name: decided_in(body) for name, body in found.items()}
 
-    def unsettled(self, transaction_ids: Iterable[str]) -> dict[str, Decided]:
+    def unsettled(self, transaction_ids: Iterable[str], now_us: int) -> dict[str, Decided]:
         """The same, of those alone that the store may not know of: for what it calls new."""
         with _as_journal_error(self._folder):
             noted = (self._files or self._open()).unsettled.ids()
-        return self.look_up([name for name in transaction_ids if name in noted]) if noted else {}
+        if not noted:
+            return {}
+        return self.look_up([name for name in transaction_ids if name in noted], now_us)
 
     def note_unsettled(self, transaction_ids: Iterable[str]) -> None:
         """Say that the store may not know of the decisions on these: before they are journalled where it

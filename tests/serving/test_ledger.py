@@ -170,7 +170,7 @@ def test_a_journalled_decision_gives_digest_and_reply_to_the_byte(
 ) -> None:
     decided = journal_decision(tmp_path)
 
-    assert ledger.look_up(["t1", "t2"]) == {"t1": decided}
+    assert ledger.look_up(["t1", "t2"], wall_clock_us()) == {"t1": decided}
 
 
 @given(
@@ -201,7 +201,7 @@ def test_a_decision_older_than_24_hours_is_forgotten(ledger: Ledger, tmp_path: P
     journal_decision(tmp_path, "old", age_us=DAY_US + 1_000_000)
     fresh = journal_decision(tmp_path, "fresh", age_us=DAY_US - 60_000_000)
 
-    assert ledger.look_up(["old", "fresh"]) == {"fresh": fresh}
+    assert ledger.look_up(["old", "fresh"], wall_clock_us()) == {"fresh": fresh}
 
 
 # ---------------------------------------------------------------- what the store may not know
@@ -210,7 +210,7 @@ def test_a_decision_older_than_24_hours_is_forgotten(ledger: Ledger, tmp_path: P
 def test_nothing_is_unsettled_at_first(ledger: Ledger, tmp_path: Path) -> None:
     journal_decision(tmp_path)
 
-    assert ledger.unsettled(["t1"]) == {}
+    assert ledger.unsettled(["t1"], wall_clock_us()) == {}
 
 
 def test_what_one_worker_noted_every_worker_finds_until_it_is_settled(
@@ -219,12 +219,12 @@ def test_what_one_worker_noted_every_worker_finds_until_it_is_settled(
     decided = journal_decision(tmp_path)
     with another_worker(tmp_path) as worker:
         tell(worker, "ledger.note_unsettled(['t1', 'other'])")
-        assert ledger.unsettled(["t1", "t2"]) == {"t1": decided}
+        assert ledger.unsettled(["t1", "t2"], wall_clock_us()) == {"t1": decided}
         assert ledger.all_unsettled() == ["t1", "other"]
 
         ledger.settle(["t1"])
         assert tell(worker, "ledger.all_unsettled()") == "['other']"
-        assert ledger.unsettled(["t1"]) == {}
+        assert ledger.unsettled(["t1"], wall_clock_us()) == {}
 
         tell(worker, "ledger.settle(['other'])")
         assert ledger.all_unsettled() == []
@@ -233,7 +233,7 @@ def test_what_one_worker_noted_every_worker_finds_until_it_is_settled(
 def test_an_id_that_was_noted_but_never_decided_is_new(ledger: Ledger) -> None:
     ledger.note_unsettled(["t1"])
 
-    assert ledger.unsettled(["t1"]) == {}
+    assert ledger.unsettled(["t1"], wall_clock_us()) == {}
 
 
 def test_the_file_begins_anew_once_all_is_settled_and_readers_follow(
