@@ -104,10 +104,8 @@ class DecisionService:
         return *self.engine.ladder.breakers, *self.engine.models.breakers
 
     def close(self) -> None:
-        """Close journal and stores; nothing may be waiting any more."""
-        self.engine.journal.close()
-        self.engine.store.close()
-        self.engine.ladder.close()
+        """Close all that is open; nothing may be waiting any more."""
+        self.engine.close()
 
     async def _predicted(self, body: bytes) -> Answer:
         try:
