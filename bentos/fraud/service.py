@@ -20,13 +20,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.http import Endpoint
+from switchyard.serving.http import Application, Endpoint, Front
 from switchyard.serving.keys import ApiKeys
 from switchyard.serving.replies import encode, error_answer
 from switchyard.settings import load_settings
 
 SETTINGS = load_settings()
 RELEASE = Path(__file__).with_name("release")
+ROUTES: dict[str, Application] = {}
+"""Filled when the worker's service is there; until then nobody is let in."""
 
 
 def in_error_shape(_request: Request, error: Exception) -> Response:
@@ -93,13 +95,14 @@ class FraudDecisions:
         counted = Metrics()
         self.service = open_service(SETTINGS, RELEASE, counted)
         keys = ApiKeys.parse(SETTINGS.api_keys)
-        APP.router.routes += [
-            Route(post.path, Endpoint(post, keys, counted.answered), methods=["POST"])
-            for post in self.service.routes()
-        ]
+        for post in self.service.routes():
+            ROUTES[post.path] = Endpoint(post, keys, counted.answered)
         gc.collect()
         gc.freeze()
 
     @bentoml.on_shutdown
     def close(self) -> None:
         self.service.close()
+
+
+FraudDecisions.add_asgi_middleware(Front, routes=ROUTES)

@@ -19,9 +19,11 @@ from switchyard.fraud.assembly import assemble, transaction_records, verdict_rec
 from switchyard.fraud.columns import CUSTOMER_PROFILE, FEATURES, TERMINAL_PROFILE, names
 from switchyard.fraud.requests import EPOCH, Label, Parser, Transaction
 from switchyard.fraud.rules import rule_on
+from switchyard.serving.commands import Commands
 from switchyard.serving.domain import Assembled, Floats, Ruling
 from switchyard.serving.engine import Taken
 from switchyard.serving.feast_format import View
+from switchyard.serving.hot_store import HotStore
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Accepted, Reason, encode
 from switchyard.serving.trip import Append, Claim, Trip
@@ -41,6 +43,11 @@ _LABEL_CLAIM = "\0label"
 def online_store_of(url: str, timeout_s: float = 2.0) -> OnlineStore:
     """The fraud features' part of the online store at ``url``."""
     return OnlineStore(url, PROJECT, VIEWS, timeout_s)
+
+
+def hot_store_of(url: str) -> HotStore:
+    """The same for the service, on its event loop."""
+    return HotStore(url, Commands(PROJECT, VIEWS))
 
 
 class FraudDomain:

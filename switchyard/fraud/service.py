@@ -5,14 +5,12 @@ Here: construction and what must hold before the first request. Not here: any pa
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from pathlib import Path
 
-from switchyard.errors import StoreError
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import code_hash
-from switchyard.fraud.online import FraudDomain, FraudReader, online_store_of
+from switchyard.fraud.online import FraudDomain, FraudReader, hot_store_of
 from switchyard.fraud.requests import Parser
 from switchyard.learning.release import load_release
 from switchyard.serving import valkey
@@ -22,31 +20,22 @@ from switchyard.serving.metrics import Metrics
 from switchyard.serving.service import DecisionService
 from switchyard.settings import Settings
 
-STORE_TIMEOUT_S = 0.05
-"""Longest trip to the online store; a decision then goes on with defaults."""
-
-_log = logging.getLogger(__name__)
-
 
 def open_service(settings: Settings, release_folder: Path, metrics: Metrics) -> DecisionService:
     """The service, warmed up: its next decision is as quick as any.
 
     Raises ReleaseError if the release is damaged or needs columns that this code does not compute. A
-    store that does not answer is only logged: decisions then start degraded.
+    store that does not answer degrades decisions, no more.
     """
     parser = Parser(settings.currency, future_limit=timedelta(seconds=settings.future_limit_s))
     domain = FraudDomain(parser.minor_units)
     engine = Engine(
         domain,
-        online_store_of(valkey.address_of(settings).url, STORE_TIMEOUT_S),
+        hot_store_of(valkey.address_of(settings).url),
         Journal(settings.journal, fsync=settings.journal_fsync == "always"),
         load_release(release_folder, code_hash=code_hash()),
         decided=metrics.decided,
     )
     engine.warm_up()
-    try:
-        engine.store.ping()
-    except StoreError as error:
-        _log.warning("starting without the online store: %s", error)
     explainer = Explainer(settings.journal, settings.releases)
     return DecisionService(engine, FraudReader(parser, domain), wall_clock_us, explainer.answer)

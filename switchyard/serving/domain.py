@@ -52,7 +52,7 @@ class Ruling:
 
 
 class Domain(Protocol[R]):
-    """A use case as the engine sees it. All methods are called from the engine's one thread."""
+    """A use case as the engine sees it. All methods are called on the engine's one event loop, so none may wait."""
 
     def entities(self, request: R) -> tuple[str, ...]:
         """The request's entity of each view of the online store, in the views' order."""

@@ -2,7 +2,7 @@
 
 The order is the whole point: read trip -> vectors -> one score call -> reasons -> journal -> write trip ->
 journal (own numbers) -> answers. It knows no use case (``domain``), no HTTP (``http``), no model
-(``judging``). One thread calls it.
+(``judging``). It runs on one event loop and waits for nothing but the store.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Generic, Literal
 from switchyard.errors import StoreError
 from switchyard.serving.claims import Busy, answer_of, conflict, kept, settled_by
 from switchyard.serving.domain import Domain, R
+from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
 from switchyard.serving.judging import Judgement, Scorer, judge
-from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer, Reply, encode
 from switchyard.serving.trip import Append, Claim, Claimed, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
@@ -57,10 +57,6 @@ class Taken:
     claim: Claim | None = None
 
 
-WRITE_PATIENCE_S = 1.0
-"""How long the second try of a write trip waits."""
-
-
 class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
@@ -71,7 +67,7 @@ class Engine(Generic[R]):
     def __init__(
         self,
         domain: Domain[R],
-        store: OnlineStore,
+        store: HotStore,
         journal: Journal,
         release: Scorer,
         *,
@@ -86,7 +82,7 @@ class Engine(Generic[R]):
         self._decided = decided
         self._new_id = unique_tokens()
 
-    def decide(self, asked: Sequence[Asked[R]]) -> list[Answer | Busy]:
+    async def decide(self, asked: Sequence[Asked[R]]) -> list[Answer | Busy]:
         """One answer for each, in order: the decision, the earlier one again, 409, or BUSY.
 
         Of two with the same id in one batch the second gets the first's answer; two of the same entity
@@ -95,7 +91,7 @@ class Engine(Generic[R]):
         firsts: dict[str, Asked[R]] = {}
         for a in asked:
             firsts.setdefault(a.request.transaction_id, a)
-        answers = dict(zip(firsts, self._decide_distinct(list(firsts.values())), strict=True))
+        answers = dict(zip(firsts, await self._decide_distinct(list(firsts.values())), strict=True))
         return [
             answers[a.request.transaction_id]
             if a.request.digest == firsts[a.request.transaction_id].request.digest
@@ -103,14 +99,14 @@ class Engine(Generic[R]):
             for a in asked
         ]
 
-    def take_in(self, taken: Sequence[Taken]) -> list[Answer | Busy]:
+    async def take_in(self, taken: Sequence[Taken]) -> list[Answer | Busy]:
         """Journal and append events and verdicts. Raises StoreError if the store can't take them."""
-        answers = self._settled_claims(taken)
+        answers = await self._settled_claims(taken)
         new = [t for t, answer in zip(taken, answers, strict=True) if answer is None]
         if new:
             self.journal.append([t.record for t in new])
             replies = [StoredReply(t.claim[0], t.claim[2], t.answer) for t in new if t.claim]
-            written = self.store.write([e for t in new for e in t.appends], replies)
+            written = await self.store.write([e for t in new for e in t.appends], replies)
             if written.refused:
                 raise StoreError(f"the online store refused an event: {written.refused[0]}")
             self._journal_numbers([(t.subject, t.kind, t.appends) for t in new], written)
@@ -124,19 +120,21 @@ class Engine(Generic[R]):
         self.domain.reasons(vectors[0], self.release.explain(vectors)[0])
         self.release.fallback_score(vectors)
 
-    def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
-        trip = self._read(asked)
+    async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
+        trip = await self._read(asked)
         settled = [
             settled_by(c, a.request) for a, c in zip(asked, _claims(trip, len(asked)), strict=True)
         ]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
-            decided = self._decide_open([asked[i] for i in rows], trip and rows_of(trip, rows))
+            decided = await self._decide_open(
+                [asked[i] for i in rows], trip and rows_of(trip, rows)
+            )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
         return [answer for answer in settled if answer is not None]
 
-    def _decide_open(self, asked: list[Asked[R]], trip: Trip | None) -> list[Answer | Busy]:
+    async def _decide_open(self, asked: list[Asked[R]], trip: Trip | None) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
         judgements = judge(self.release, self.domain, requests, assembled.vectors)
@@ -154,7 +152,7 @@ class Engine(Generic[R]):
         for reply in replies:
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
-        written = self._write(requests, bodies) if trip else None
+        written = await self._write(requests, bodies) if trip else None
         if written is None:
             return [Answer(200, body) for body in bodies]
         return [
@@ -175,7 +173,7 @@ class Engine(Generic[R]):
             latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
         )
 
-    def _read(self, asked: list[Asked[R]]) -> Trip | None:
+    async def _read(self, asked: list[Asked[R]]) -> Trip | None:
         wanted = [
             Wanted(
                 self.domain.entities(a.request),
@@ -184,12 +182,12 @@ class Engine(Generic[R]):
             for a in asked
         ]
         try:
-            return self.store.read(wanted)
+            return await self.store.read(wanted)
         except StoreError as error:
             _log.warning("deciding without the online store: %s", error)
             return None
 
-    def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
+    async def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
         appends = [self.domain.appends(request) for request in requests]
         replies = [
             StoredReply(request.transaction_id, request.digest, body)
@@ -197,7 +195,7 @@ class Engine(Generic[R]):
         ]
         events = [event for own in appends for event in own]
         try:
-            written = self._write_surely(events, replies)
+            written = await self._write_surely(events, replies)
         except StoreError as error:
             _log.warning("decided, but not in the online store: %s", error)
             return None
@@ -207,16 +205,16 @@ class Engine(Generic[R]):
         self._journal_numbers(subjects, written)
         return written
 
-    def _write_surely(self, events: list[Append], replies: list[StoredReply]) -> Written:
+    async def _write_surely(self, events: list[Append], replies: list[StoredReply]) -> Written:
         """Write; if no answer came in time, once more with patience.
 
         The first try may have been applied, and then its numbers must still be learnt: an event that
         others see and that has no journalled number can't be recomputed. Writing again is safe.
         """
         try:
-            return self.store.write(events, replies)
+            return await self.store.write(events, replies)
         except StoreError:
-            return self.store.write(events, replies, timeout_s=WRITE_PATIENCE_S)
+            return await self.store.write(events, replies)
 
     def _journal_numbers(
         self, subjects: Sequence[tuple[Any, str, tuple[Append, ...]]], written: Written
@@ -230,11 +228,11 @@ class Engine(Generic[R]):
             ]
         )
 
-    def _settled_claims(self, taken: Sequence[Taken]) -> list[Answer | Busy | None]:
+    async def _settled_claims(self, taken: Sequence[Taken]) -> list[Answer | Busy | None]:
         claiming = [t for t in taken if t.claim]
         if not claiming:
             return [None] * len(taken)
-        trip = self.store.read([Wanted(t.entities, t.claim) for t in claiming])
+        trip = await self.store.read([Wanted(t.entities, t.claim) for t in claiming])
         claims = iter(trip.claims)
         return [answer_of(next(claims)) if t.claim else None for t in taken]
 
