@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from switchyard.errors import InputError
 from switchyard.lake import whole_file, write_text
 
-PIECE_ROWS = 250_000
+PIECE_ROWS = 100_000
 """A piece ends with the row group that brings it to so many rows."""
 BATCH_ROWS = 65_536
 """Rows in memory at a time."""
@@ -157,6 +157,8 @@ def _scratch(output: Path, plan: str) -> Iterator[Path]:
             raise InputError(
                 f"another process is writing {output}; wait for it, or write elsewhere"
             )
+        for left in output.parent.glob(f".{output.name}.*.part"):  # by one that was killed
+            left.unlink(missing_ok=True)
         known = folder / _PLAN
         if not known.exists() or known.read_text(encoding="utf-8") != plan:
             for stale in folder.glob("*.parquet"):
