@@ -78,6 +78,14 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         str | None, Field(description="Redis or Valkey of production; None starts the embedded one")
     ] = None
+    cold_store_url: Annotated[
+        str | None,
+        Field(description="Postgres of the profiles' second copy; None: SQLite in the home"),
+    ] = None
+    recent_entities: Annotated[
+        int,
+        Field(ge=1, description="Cards, and terminals, a worker keeps for when the store is gone"),
+    ] = 20_000
     mlflow_uri: Annotated[str | None, Field(description="None: SQLite in the home")] = None
     host: Annotated[str, Field(description="Address the service binds to")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="Port of the decision service")] = 3000
@@ -165,6 +173,10 @@ class Settings(BaseSettings):
     def batch_folders(self) -> tuple[Path, ...]:
         """The folders under which a request may name files."""
         return self.batch_roots or (self.home / "batch",)
+
+    @property
+    def cold_store(self) -> Path:
+        return self.home / "cold_store.sqlite"
 
     @property
     def mlflow_tracking_uri(self) -> str:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import code_hash
-from switchyard.fraud.online import FraudDomain, FraudReader, hot_store_of
+from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of, hot_store_of
 from switchyard.fraud.requests import Parser
 from switchyard.learning.release import load_release
 from switchyard.serving import valkey
 from switchyard.serving.engine import Engine
 from switchyard.serving.journal import Journal, wall_clock_us
+from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.metrics import Metrics
+from switchyard.serving.recent import Recent
 from switchyard.serving.service import DecisionService
 from switchyard.settings import Settings
 
@@ -29,11 +31,13 @@ def open_service(settings: Settings, release_folder: Path, metrics: Metrics) -> 
     """
     parser = Parser(settings.currency, future_limit=timedelta(seconds=settings.future_limit_s))
     domain = FraudDomain(parser.minor_units)
+    cold = cold_store_of(settings.cold_store_url, settings.cold_store)
     engine = Engine(
         domain,
         hot_store_of(valkey.address_of(settings).url),
         Journal(settings.journal, fsync=settings.journal_fsync == "always"),
         load_release(release_folder, code_hash=code_hash()),
+        ladder=FeatureLadder(VIEWS, Recent(VIEWS, settings.recent_entities), cold),
         decided=metrics.decided,
     )
     engine.warm_up()

@@ -19,9 +19,11 @@ from switchyard.serving.domain import Domain, R
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
-from switchyard.serving.judging import Judgement, Scorer, judge
-from switchyard.serving.replies import Answer, Reply, encode
-from switchyard.serving.trip import Append, Claim, Claimed, Trip, Wanted, Written
+from switchyard.serving.judging import Judgement, ModelLadder, Scorer
+from switchyard.serving.ladder import FeatureLadder
+from switchyard.serving.recent import Recent
+from switchyard.serving.replies import Answer, Reply, Rung, encode
+from switchyard.serving.trip import Append, Claim, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
 
 Clock = Callable[[], int]
@@ -61,7 +63,8 @@ class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
     A store that is down degrades decisions and never stops them; what is only taken in needs the store.
-    ``decided`` is told of each decision once it is in the journal.
+    ``ladder`` has what stands in for the store (None: what was lately read, no cold store), ``previous`` is
+    the previous champion, if it is loaded. ``decided`` is told of each decision once it is in the journal.
     """
 
     def __init__(
@@ -71,13 +74,17 @@ class Engine(Generic[R]):
         journal: Journal,
         release: Scorer,
         *,
+        ladder: FeatureLadder | None = None,
+        previous: Scorer | None = None,
         variant: str = "champion",
         decided: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
         self.domain = domain
         self.store = store
         self.journal = journal
-        self.release = release
+        views = store.commands.views
+        self.ladder = ladder or FeatureLadder(views, Recent(views), None)
+        self.models = ModelLadder(release, domain, previous)
         self.variant = variant
         self._decided = decided
         self._new_id = unique_tokens()
@@ -113,35 +120,27 @@ class Engine(Generic[R]):
         return [answer or Answer(200, t.answer) for t, answer in zip(taken, answers, strict=True)]
 
     def warm_up(self) -> None:
-        """Run all code but the store's and the journal's once. Raises ReleaseError if no model scores."""
-        example = self.domain.example()
-        vectors = self.domain.assemble([example], None).vectors
-        self.release.score(vectors)
-        self.domain.reasons(vectors[0], self.release.explain(vectors)[0])
-        self.release.fallback_score(vectors)
+        """Run all code but the store's and the journal's once. Raises what a broken champion raises."""
+        self.models.warm_up()
 
     async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
-        trip = await self._read(asked)
-        settled = [
-            settled_by(c, a.request) for a, c in zip(asked, _claims(trip, len(asked)), strict=True)
-        ]
+        trip, rungs = await self._read(asked)
+        settled = [settled_by(c, a.request) for a, c in zip(asked, trip.claims, strict=True)]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
-            decided = await self._decide_open(
-                [asked[i] for i in rows], trip and rows_of(trip, rows)
-            )
+            decided = await self._decide_open([asked[i] for i in rows], rows_of(trip, rows), rungs)
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
         return [answer for answer in settled if answer is not None]
 
-    async def _decide_open(self, asked: list[Asked[R]], trip: Trip | None) -> list[Answer | Busy]:
+    async def _decide_open(
+        self, asked: list[Asked[R]], trip: Trip, rungs: list[Rung]
+    ) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
-        judgements = judge(self.release, self.domain, requests, assembled.vectors)
-        replies = [
-            self._reply(a, judgement, degraded)
-            for a, judgement, degraded in zip(asked, judgements, assembled.degraded, strict=True)
-        ]
+        judgements = self.models.judge(requests, assembled.vectors)
+        degraded = _degraded(rungs, assembled.degraded, judgements)
+        replies = [self._reply(*parts) for parts in zip(asked, judgements, degraded, strict=True)]
         vectors = assembled.vectors.tolist()
         self.journal.append(
             [
@@ -152,7 +151,7 @@ class Engine(Generic[R]):
         for reply in replies:
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
-        written = await self._write(requests, bodies) if trip else None
+        written = None if rungs else await self._write(requests, bodies)
         if written is None:
             return [Answer(200, body) for body in bodies]
         return [
@@ -160,20 +159,21 @@ class Engine(Generic[R]):
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
 
-    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Any]) -> Reply:
+    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Rung]) -> Reply:
         return Reply(
             decision_id=self._new_id().hex(),
             transaction_id=asked.request.transaction_id,
             score=judgement.score,
             decision=judgement.decision,
             reasons=judgement.reasons,
-            release=self.release.id,
+            release=judgement.release,
             variant=self.variant,
-            degraded=[*degraded, judgement.rung] if judgement.rung else degraded,
+            degraded=degraded,
             latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
         )
 
-    async def _read(self, asked: list[Asked[R]]) -> Trip | None:
+    async def _read(self, asked: list[Asked[R]]) -> tuple[Trip, list[Rung]]:
+        """The read trip, or what stands in for it with the rung of each request."""
         wanted = [
             Wanted(
                 self.domain.entities(a.request),
@@ -181,11 +181,15 @@ class Engine(Generic[R]):
             )
             for a in asked
         ]
-        try:
-            return await self.store.read(wanted)
-        except StoreError as error:
-            _log.warning("deciding without the online store: %s", error)
-            return None
+        if self.ladder.tries_store():
+            try:
+                trip = await self.store.read(wanted)
+            except StoreError as error:
+                self.ladder.failed(error)
+            else:
+                self.ladder.took(wanted, trip)
+                return trip, []
+        return await self.ladder.stand_in(wanted)
 
     async def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
         appends = [self.domain.appends(request) for request in requests]
@@ -271,5 +275,13 @@ def _decision_record(
     }
 
 
-def _claims(trip: Trip | None, count: int) -> list[Claimed | None]:
-    return trip.claims if trip else [None] * count
+def _degraded(
+    rungs: list[Rung], assembled: list[list[Rung]], judgements: list[Judgement]
+) -> list[list[Rung]]:
+    """Of each decision all rungs of both ladders, each once; ``rungs`` is empty where the store answered."""
+    if not rungs:
+        return [[*own, *j.degraded] for own, j in zip(assembled, judgements, strict=True)]
+    return [
+        list(dict.fromkeys([rung, *own, *judgement.degraded]))
+        for rung, own, judgement in zip(rungs, assembled, judgements, strict=True)
+    ]

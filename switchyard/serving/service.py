@@ -96,9 +96,10 @@ class DecisionService:
         )
 
     def close(self) -> None:
-        """Close journal and store; nothing may be waiting any more."""
+        """Close journal and stores; nothing may be waiting any more."""
         self.engine.journal.close()
         self.engine.store.close()
+        self.engine.ladder.close()
 
     async def _predicted(self, body: bytes) -> Answer:
         try:
