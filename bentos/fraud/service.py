@@ -20,9 +20,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.http import Application, Endpoint, Front
+from switchyard.serving.front import Front, Guarded
+from switchyard.serving.http import Application
 from switchyard.serving.keys import ApiKeys
-from switchyard.serving.replies import encode, error_answer
+from switchyard.serving.replies import error_answer
 from switchyard.settings import load_settings
 
 SETTINGS = load_settings()
@@ -44,21 +45,12 @@ def metrics(_request: Request) -> Response:
     return Response(client.generate_latest(), media_type=client.CONTENT_TYPE_LATEST)
 
 
-def openapi(_request: Request) -> Response:
-    from switchyard.fraud.openapi import (
-        document,  # what it imports, the supervising process needs not
-    )
-
-    return Response(encode(document()), media_type="application/json")
-
-
 APP = Starlette(
-    routes=[Route("/metrics", metrics), Route("/openapi.json", openapi)],
+    routes=[Route("/metrics", metrics)],
     exception_handlers={HTTPException: in_error_shape},
 )
 
 
-@bentoml.asgi_app(APP)
 @bentoml.service(
     name="fraud",
     workers=SETTINGS.workers,
@@ -89,14 +81,14 @@ class FraudDecisions:
 
     def __init__(self) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
+        from switchyard.fraud.routes import routes_of
         from switchyard.fraud.service import open_service
         from switchyard.serving.metrics import Metrics
 
         counted = Metrics()
         self.service = open_service(SETTINGS, RELEASE, counted)
-        keys = ApiKeys.parse(SETTINGS.api_keys)
-        for post in self.service.routes():
-            ROUTES[post.path] = Endpoint(post, keys, counted.answered)
+        ROUTES["/metrics"] = Guarded(APP, ApiKeys.parse(SETTINGS.api_keys))
+        ROUTES.update(routes_of(SETTINGS, self.service, RELEASE, counted.answered))
         gc.collect()
         gc.freeze()
 

@@ -21,6 +21,8 @@ PROCESSES = 32
 """Rows of the file: processes that may count at a time."""
 DEFAULT_RATE_PER_S = 2_000
 """Of one key, where keys are configured and no rate is."""
+MOST_HELD_BYTES = 64 * 1024 * 1024
+"""Of bodies that one worker holds."""
 _FIELDS = 3
 """Of a process and key: the second that it counts in, the count of that second, of the one before."""
 
@@ -123,28 +125,36 @@ def _own_row(folder: Path) -> tuple[int, int]:
 
 
 class Room:
-    """What one worker holds at most: requests that wait, and bytes of their bodies.
+    """What one worker holds at most: requests that wait for an answer, and bytes of bodies.
 
-    Beyond it a request is refused at once, rather than kept in memory until its client has gone.
+    Beyond it a request is refused at once, rather than kept in memory until its client has gone. Bytes
+    count from the head of a request on, the request itself when its body is there: who sends slowly takes
+    nobody's place. Both refusals are RequestError 503.
     """
 
-    def __init__(self, most_waiting: int, most_bytes: int) -> None:
+    def __init__(self, most_waiting: int, most_bytes: int = MOST_HELD_BYTES) -> None:
         self._most_waiting, self._most_bytes = most_waiting, most_bytes
         self.waiting = 0
         self.held_bytes = 0
 
-    def enter(self, size: int) -> None:
-        """Take in a request of ``size`` bytes; each needs a :meth:`leave` later. Raises RequestError 503."""
-        full = self.waiting >= self._most_waiting
-        if full or (self.waiting and self.held_bytes + size > self._most_bytes):
-            raise RequestError(
-                f"{self.waiting} requests are waiting here already; send it again later",
-                status=503,
-                retry_after_s=1,
-            )
-        self.waiting += 1
+    def hold(self, size: int) -> None:
+        """Count a body of ``size`` bytes that will come; each needs a :meth:`free` later."""
+        if self.held_bytes and self.held_bytes + size > self._most_bytes:
+            raise _full(f"bodies of {self.held_bytes} bytes are held here already")
         self.held_bytes += size
 
-    def leave(self, size: int) -> None:
-        self.waiting -= 1
+    def free(self, size: int) -> None:
         self.held_bytes -= size
+
+    def enter(self) -> None:
+        """Count a request that waits for its answer; each needs a :meth:`leave` later."""
+        if self.waiting >= self._most_waiting:
+            raise _full(f"{self.waiting} requests are waiting here already")
+        self.waiting += 1
+
+    def leave(self) -> None:
+        self.waiting -= 1
+
+
+def _full(what: str) -> RequestError:
+    return RequestError(f"{what}; send it again later", status=503, retry_after_s=1)

@@ -13,13 +13,14 @@ from typing import Any, Protocol, TypeVar
 
 from switchyard.errors import RequestError, SwitchyardError
 from switchyard.serving.batching import Batcher
-from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split
+from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split, weight
 from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.commands import LEASE_MS
 from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import FAILURES, Post, refused
 from switchyard.serving.ids import unique_tokens
+from switchyard.serving.releases import asked_for
 from switchyard.serving.replies import Answer, encode
 
 POLL_S = 0.02
@@ -69,6 +70,12 @@ class DecisionService:
         transaction = self._reader.transaction(body, now_us)
         return await self._answer(Asked(transaction, now_us, started, self._new_token()))
 
+    async def predict_by(self, body: bytes, query: bytes) -> Answer:
+        """:meth:`predict` by the release that the query names. Raises RequestError 404 if it is not loaded."""
+        champion = self.engine.models.champion
+        asked_for({champion.id: champion}, query, champion)
+        return await self.predict(body)
+
     async def bulk(self, body: bytes) -> Answer:
         """Decide up to ``bulk.MOST`` transactions, each as if alone. Raises RequestError for the whole."""
         return joined(await asyncio.gather(*map(self._predicted, split(body))))
@@ -88,8 +95,8 @@ class DecisionService:
     def routes(self) -> tuple[Post, ...]:
         """Every path that takes a POST."""
         return (
-            Post("/v1/predict", self.predict, "score"),
-            Post("/v1/predict/bulk", self.bulk, "score", MAX_BULK_BYTES),
+            Post("/v1/predict", self.predict, "score", asked=self.predict_by),
+            Post("/v1/predict/bulk", self.bulk, "score", MAX_BULK_BYTES, weight=weight),
             Post("/v1/explain", self.explain, "explain"),
             Post("/v1/events", self.event, "score"),
             Post("/v1/labels", self.label, "label"),

@@ -122,25 +122,26 @@ def test_the_rate_is_off_on_the_loopback_without_keys_and_on_with_them() -> None
 
 
 def test_a_full_room_refuses_at_once_and_has_place_again_when_somebody_left() -> None:
-    room = Room(most_waiting=2, most_bytes=1_000)
-    room.enter(10)
-    room.enter(10)
+    room = Room(most_waiting=2)
+    room.enter()
+    room.enter()
 
     with pytest.raises(RequestError, match="2 requests are waiting") as caught:
-        room.enter(10)
+        room.enter()
 
     assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
-    room.leave(10)
-    room.enter(10)
+    room.leave()
+    room.enter()
 
 
-def test_a_room_is_full_by_bytes_as_well_but_takes_one_of_any_size() -> None:
+def test_a_room_is_full_by_bytes_as_well_but_takes_one_body_of_any_size() -> None:
     room = Room(most_waiting=100, most_bytes=1_000)
-    room.enter(5_000)
+    room.hold(5_000)
 
-    with pytest.raises(RequestError):
-        room.enter(1)
+    with pytest.raises(RequestError, match="bodies of 5000 bytes") as caught:
+        room.hold(1)
 
-    room.leave(5_000)
-    room.enter(999)
-    assert (room.waiting, room.held_bytes) == (1, 999)
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
+    room.free(5_000)
+    room.hold(999)
+    assert room.held_bytes == 999
