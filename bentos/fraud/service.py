@@ -94,9 +94,14 @@ class FraudDecisions:
         self.housekeeping = Housekeeping()
         self.housekeeping.watch(reloader.watch())
         self.housekeeping.every(1.0, self.metrics.tick)
+        self.housekeeping.every(1.0, self.tell_breakers)
         self.open_routes(figures(SETTINGS, self.service, folder))
         set_aside()
         self.end_pauses = watch_pauses(self.metrics.paused)
+
+    def tell_breakers(self) -> None:
+        for breaker in self.service.breakers():
+            self.metrics.breaker(breaker.name, breaker.code)
 
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""

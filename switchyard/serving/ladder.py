@@ -60,8 +60,8 @@ class FeatureLadder:
         breaker: Breaker | None = None,
         cold_patience_s: float = COLD_PATIENCE_S,
     ) -> None:
-        self.breaker = breaker or Breaker("the online store", clock=clock)
-        self.cold_breaker = Breaker("the cold store", clock=clock)
+        self.breaker = breaker or Breaker("online_store", clock=clock)
+        self.cold_breaker = Breaker("cold_store", clock=clock)
         self.recent = recent
         self._views = views
         self._cold = cold
@@ -105,6 +105,11 @@ class FeatureLadder:
                 if rungs[i] != "default_features":
                     rungs[i] = "cold_features" if synced else "default_features"
         return StandIn(trip._replace(synced_through=_oldest(self._marks, cold)), rungs)
+
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """One for each store."""
+        return self.breaker, self.cold_breaker
 
     def close(self) -> None:
         """Close the cold store, without waiting for it."""
