@@ -17,14 +17,20 @@ from typing import Any, Generic, Literal
 from switchyard.errors import StoreError
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
 from switchyard.serving.domain import Domain, R
+from switchyard.serving.feast_format import MISSING
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.index import Key, key_of_decision
 from switchyard.serving.journal import Journal
-from switchyard.serving.judging import Judgement, Scorer, judge
+from switchyard.serving.judging import Judgement, ModelLadder, Scorer
+from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.ledger import Ledger
-from switchyard.serving.replies import Answer, Reply, encode
-from switchyard.serving.trip import Append, Claim, Claimed, Trip, Wanted, Written
+from switchyard.serving.lineup import Lineup, Standing
+from switchyard.serving.metrics import Sink, Uncounted
+from switchyard.serving.recent import Recent
+from switchyard.serving.replies import Answer, Reply, Rung, encode
+from switchyard.serving.stopwatch import Stopwatch
+from switchyard.serving.trip import Append, Claim, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
 
 Clock = Callable[[], int]
@@ -64,7 +70,9 @@ class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
     A store that is down degrades decisions and never stops them; what is only taken in needs the store.
-    ``decided`` is told of each decision once it is in the journal.
+    ``ladder`` has what stands in for the store (None: what was lately read, no cold store), ``previous`` is
+    the previous champion, if it is loaded. ``metrics`` and ``decided`` are told of each decision once it is
+    in the journal.
     """
 
     def __init__(
@@ -74,15 +82,23 @@ class Engine(Generic[R]):
         journal: Journal,
         release: Scorer,
         *,
+        ladder: FeatureLadder | None = None,
+        previous: Scorer | None = None,
         variant: str = "champion",
+        metrics: Sink | None = None,
         decided: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
         self.domain = domain
         self.store = store
         self.journal = journal
         self.ledger = Ledger(journal.folder)
-        self.release = release
+        views = store.commands.views
+        self.ladder = ladder or FeatureLadder(views, Recent(views), None)
+        self.lineup = Lineup(Standing(release, previous))
+        self._standing = self.lineup.standing
+        self._models = ModelLadder(release, domain, previous)
         self.variant = variant
+        self._metrics: Sink = metrics or Uncounted()
         self._decided = decided
         self._new_id = unique_tokens()
 
@@ -116,19 +132,25 @@ class Engine(Generic[R]):
             self._journal_numbers([(t.subject, t.kind, t.appends) for t in new], written)
         return [answer or Answer(200, t.answer) for t, answer in zip(taken, answers, strict=True)]
 
-    def warm_up(self) -> None:
-        """Run all code but the store's and the journal's once. Raises ReleaseError if no model scores."""
-        example = self.domain.example()
-        vectors = self.domain.assemble([example], None).vectors
-        self.release.score(vectors)
-        self.domain.reasons(vectors[0], self.release.explain(vectors)[0])
-        self.release.fallback_score(vectors)
+    @property
+    def models(self) -> ModelLadder[R]:
+        """The ladder of the releases that stand now."""
+        standing = self.lineup.standing
+        if standing is not self._standing:
+            self._models = ModelLadder(standing.champion, self.domain, standing.previous)
+            self._standing = standing
+        return self._models
+
+    def warm_up(self, release: Scorer) -> None:
+        """Run all code of a release once. Raises what a broken one raises. Any thread may call."""
+        ModelLadder(release, self.domain).warm_up()
 
     def close(self) -> None:
-        """Close journal, ledger and store; nothing may be waiting any more."""
+        """Close journal, ledger and stores; nothing may be waiting any more."""
         self.journal.close()
         self.ledger.close()
         self.store.close()
+        self.ladder.close()
 
     async def _decide_held(self, firsts: Mapping[str, Asked[R]]) -> dict[str, Answer | Busy]:
         """The answers to those that nobody else on this host is deciding."""
@@ -141,44 +163,52 @@ class Engine(Generic[R]):
                 self.ledger.let_go(name)
 
     async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
-        trip = await self._read(asked)
-        requests, claims = [a.request for a in asked], _claims(trip, len(asked))
-        before = remembered(self.ledger, requests, claims, asked[0].received_us)
+        watch = Stopwatch()
+        trip, rungs = await self._read(asked)
+        watch.lap("read")
+        requests = [a.request for a in asked]
+        before = remembered(self.ledger, requests, trip.claims, asked[0].received_us)
         settled = [
             answer or settled_by(claim, request)
-            for answer, claim, request in zip(before, claims, requests, strict=True)
+            for answer, claim, request in zip(before, trip.claims, requests, strict=True)
         ]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
             decided = await self._decide_open(
-                [asked[i] for i in rows], trip and rows_of(trip, rows)
+                [asked[i] for i in rows], rows_of(trip, rows), rungs, watch
             )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
         return [answer for answer in settled if answer is not None]
 
-    async def _decide_open(self, asked: list[Asked[R]], trip: Trip | None) -> list[Answer | Busy]:
+    async def _decide_open(
+        self, asked: list[Asked[R]], trip: Trip, rungs: list[Rung], watch: Stopwatch
+    ) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
-        judgements = judge(self.release, self.domain, requests, assembled.vectors)
-        replies = [
-            self._reply(a, judgement, degraded)
-            for a, judgement, degraded in zip(asked, judgements, assembled.degraded, strict=True)
-        ]
+        watch.lap("features")
+        judgements = self.models.judge(requests, assembled.vectors, watch.within("reasons"))
+        watch.lap("score")
+        degraded = _degraded(rungs, assembled.degraded, judgements)
+        replies = [self._reply(*parts) for parts in zip(asked, judgements, degraded, strict=True)]
         vectors = assembled.vectors.tolist()
-        if trip is None:
+        if rungs:
             self.ledger.note_unsettled(request.transaction_id for request in requests)
         await self._journalled(
             [
-                _decision_record(*parts, trip.epoch if trip else None)
+                _decision_record(*parts, trip.epoch)
                 for parts in zip(asked, replies, vectors, assembled.seen, strict=True)
             ],
             [key_of_decision(reply.transaction_id, reply.decision_id) for reply in replies],
         )
-        for reply in replies:
+        for request, reply in zip(requests, replies, strict=True):
+            self._metrics.decided(reply, self.domain.stake(request))
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
-        written = await self._write(requests, bodies) if trip else None
+        watch.lap("journal")
+        written = None if rungs else await self._write(requests, bodies)
+        watch.lap("write")
+        self._metrics.batch(len(asked), watch.seconds)
         if written is None:
             return [Answer(200, body) for body in bodies]
         return [
@@ -186,20 +216,21 @@ class Engine(Generic[R]):
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
 
-    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Any]) -> Reply:
+    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Rung]) -> Reply:
         return Reply(
             decision_id=self._new_id().hex(),
             transaction_id=asked.request.transaction_id,
             score=judgement.score,
             decision=judgement.decision,
             reasons=judgement.reasons,
-            release=self.release.id,
+            release=judgement.release,
             variant=self.variant,
-            degraded=[*degraded, judgement.rung] if judgement.rung else degraded,
+            degraded=degraded,
             latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
         )
 
-    async def _read(self, asked: list[Asked[R]]) -> Trip | None:
+    async def _read(self, asked: list[Asked[R]]) -> tuple[Trip, list[Rung]]:
+        """The read trip, or what stands in for it with the rung of each request."""
         wanted = [
             Wanted(
                 self.domain.entities(a.request),
@@ -207,11 +238,27 @@ class Engine(Generic[R]):
             )
             for a in asked
         ]
-        try:
-            return await self.store.read(wanted)
-        except StoreError as error:
-            _log.warning("deciding without the online store: %s", error)
-            return None
+        if self.ladder.tries_store():
+            try:
+                trip = await self.store.read(wanted)
+            except StoreError as error:
+                self.ladder.failed(error)
+            else:
+                self.ladder.took(wanted, trip)
+                self._metrics.looked_up(*self._found(trip))
+                return trip, []
+        return await self.ladder.stand_in(wanted)
+
+    def _found(self, trip: Trip) -> tuple[int, int, dict[str, int]]:
+        """Profiles asked for, those of them that are not there, and by view how far its sync is."""
+        views = self.store.commands.views
+        known = {
+            view.name: moment
+            for view, moment in zip(views, trip.synced_through, strict=True)
+            if moment != MISSING
+        }
+        missed = sum(int((times == MISSING).sum()) for times in trip.available_at)
+        return len(trip.claims) * len(views), missed, known
 
     async def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
         appends = [self.domain.appends(request) for request in requests]
@@ -312,5 +359,13 @@ def _decision_record(
     }
 
 
-def _claims(trip: Trip | None, count: int) -> list[Claimed | None]:
-    return trip.claims if trip else [None] * count
+def _degraded(
+    rungs: list[Rung], assembled: list[list[Rung]], judgements: list[Judgement]
+) -> list[list[Rung]]:
+    """Of each decision all rungs of both ladders, each once; ``rungs`` is empty where the store answered."""
+    if not rungs:
+        return [[*own, *j.degraded] for own, j in zip(assembled, judgements, strict=True)]
+    return [
+        list(dict.fromkeys([rung, *own, *judgement.degraded]))
+        for rung, own, judgement in zip(rungs, assembled, judgements, strict=True)
+    ]

@@ -20,6 +20,7 @@ from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import FAILURES, Post, refused
 from switchyard.serving.ids import unique_tokens
+from switchyard.serving.metrics import Sink, Uncounted
 from switchyard.serving.replies import Answer, encode
 
 POLL_S = 0.02
@@ -55,11 +56,13 @@ class DecisionService:
         reader: Reader[R],
         clock: Callable[[], int],
         explain: Callable[[bytes], Any],
+        metrics: Sink | None = None,
     ) -> None:
         self.engine: Engine[Any] = engine
         self._reader: Reader[Any] = reader
         self._clock = clock
         self._explain = explain
+        self._metrics: Sink = metrics or Uncounted()
         self._new_token = unique_tokens()
         self._batcher: Batcher[Asked[Any] | Taken, Outcome] = Batcher(self._handle)
 
@@ -120,6 +123,7 @@ class DecisionService:
 
     async def _handle(self, items: Sequence[Asked[Any] | Taken]) -> list[Outcome]:
         """One batch: what fails for its decisions does not fail its events."""
+        self._metrics.waiting(self._batcher.waiting)
         outcomes: list[Outcome] = [BUSY] * len(items)
         asked = [(i, item) for i, item in enumerate(items) if isinstance(item, Asked)]
         taken = [(i, item) for i, item in enumerate(items) if isinstance(item, Taken)]

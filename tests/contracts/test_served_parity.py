@@ -19,18 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchyard.fraud.bodies import label_body, transaction_body
-from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
+from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of
 from switchyard.fraud.recompute import recompute
 from switchyard.fraud.requests import EPOCH, Parser, Transaction
 from switchyard.fraud.sync import sync_profiles
 from switchyard.fraud.windows import build_profiles
 from switchyard.learning.release import Release
 from switchyard.serving import valkey
+from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
+from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.segments import read_journal
 from tests import loops
@@ -91,7 +93,7 @@ def test_every_journalled_vector_comes_out_again(
         sync_before = data.draw(st.integers(0, len(batches)))
         for number, batch in enumerate(batches):
             if number == sync_before:
-                sync_profiles(lake, store_of(engine), last - DAY)
+                sync_profiles(lake, store_of(engine), last - DAY, cold_of(engine))
             serve(engine, batch)
         engine.journal.close()
 
@@ -108,6 +110,11 @@ def make_engine(url: str, release: Release, journal: Path) -> Engine[Transaction
     return Engine(FraudDomain(100), store, Journal(journal), release)
 
 
+def cold_of(engine: Engine[Transaction]) -> ColdStore:
+    """The cold store beside the engine's journal."""
+    return cold_store_of(None, engine.journal.folder / "cold_store.sqlite")
+
+
 def store_of(engine: Engine[Transaction]) -> OnlineStore:
     """The engine's store as a sync sees it."""
     return OnlineStore(engine.store.url, engine.store.commands.project, VIEWS)
@@ -121,7 +128,8 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
     events = [READER.event(encode(transaction_body(row)), NOW_US) for row in ways["event"]]
     labels = [READER.label(encode(label_body(row)), NOW_US) for row in ways["label"]]
     nowhere = HotStore("unix:///nobody/listens.sock", Commands("x", VIEWS))
-    alone = Engine(engine.domain, nowhere, engine.journal, engine.release)
+    ladder = FeatureLadder(VIEWS, engine.ladder.recent, cold_of(engine))
+    alone = Engine(engine.domain, nowhere, engine.journal, engine.lineup.champion, ladder=ladder)
 
     async def all_of_them() -> None:
         await engine.decide([ask(row) for row in ways["decide"]])
@@ -130,6 +138,7 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
         await alone.decide([ask(row) for row in ways["decide without the store"]])
 
     loops.run(engine.store, all_of_them())
+    ladder.close()
 
 
 def ask(row: Row) -> Asked[Transaction]:

@@ -530,7 +530,8 @@ def test_profiles_long_overdue_are_given_up() -> None:
     due = 11 * DAY
 
     assert profile_state(10 * DAY, due + OVERDUE_LIMIT_US, 10 * DAY, 2 * DAY) == "stale"
-    assert profile_state(10 * DAY, due + OVERDUE_LIMIT_US + 1, 10 * DAY, 2 * DAY) == "expired"
+    assert profile_state(10 * DAY, due + OVERDUE_LIMIT_US + 1, 10 * DAY, 2 * DAY) == "overdue"
+    assert profile_state(MISSING, due + OVERDUE_LIMIT_US + 1, 10 * DAY, 2 * DAY) == "overdue"
 
 
 def test_an_absent_profile_is_expired_whether_or_not_anything_was_synced() -> None:
