@@ -20,9 +20,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.http import Application, Endpoint, Front
+from switchyard.serving.front import Front, Guarded
+from switchyard.serving.http import Application
 from switchyard.serving.keys import ApiKeys
-from switchyard.serving.replies import encode, error_answer
+from switchyard.serving.replies import error_answer
 from switchyard.settings import load_settings
 
 SETTINGS = load_settings()
@@ -37,21 +38,11 @@ def in_error_shape(_request: Request, error: Exception) -> Response:
     return Response(answer.body, answer.status, error.headers, "application/json")
 
 
-def openapi(_request: Request) -> Response:
-    from switchyard.fraud.openapi import (
-        document,  # what it imports, the supervising process needs not
-    )
-
-    return Response(encode(document()), media_type="application/json")
-
-
 APP = Starlette(
-    routes=[Route("/openapi.json", openapi)],
     exception_handlers={HTTPException: in_error_shape},
 )
 
 
-@bentoml.asgi_app(APP)
 @bentoml.service(
     name="fraud",
     workers=SETTINGS.workers,
@@ -114,16 +105,15 @@ class FraudDecisions:
 
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""
+        from switchyard.fraud.routes import routes_of
         from switchyard.serving.exposition import CONTENT_TYPE
-
-        keys = ApiKeys.parse(SETTINGS.api_keys)
-        for post in self.service.routes():
-            ROUTES[post.path] = Endpoint(post, keys, self.metrics.answered)
 
         def metrics(_request: Request) -> Response:
             return Response(scrape(), media_type=CONTENT_TYPE)
 
         APP.router.routes.append(Route("/metrics", metrics))
+        ROUTES["/metrics"] = Guarded(APP, ApiKeys.parse(SETTINGS.api_keys))
+        ROUTES.update(routes_of(SETTINGS, self.service, RELEASE, self.metrics.answered))
 
     def __is_ready__(self) -> bool:
         return self.drain is None or not self.drain.begun

@@ -80,6 +80,9 @@ class FeatureLadder:
     def took(self, wanted: Sequence[Wanted], trip: Trip) -> None:
         """The online store answered."""
         self.breaker.succeeded()
+        if trip.epoch != self._epoch:  # filled anew: what was read carries numbers of before
+            self.recent.clear()
+            self._epoch = trip.epoch
         self._marks = trip.synced_through
         if trip.epoch != self._epoch:  # the store was filled anew: other numbers from here on
             self.recent.clear()
