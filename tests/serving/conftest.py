@@ -1,4 +1,4 @@
-"""One embedded Valkey for the tests of this folder; each test has a project, so keys, of its own."""
+"""One embedded Valkey and one Postgres for the tests of this folder; each test has a project, so keys, of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from switchyard.learning.release import Release
 from switchyard.serving import valkey
+from tests.postgres import running_postgres
 from tests.releases import make_release
 
 _numbers = itertools.count()
@@ -20,6 +21,12 @@ def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home: Path = tmp_path_factory.mktemp("online-store")
     yield valkey.start(home)
     valkey.stop(home)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
 
 
 @pytest.fixture

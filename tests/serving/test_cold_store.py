@@ -14,18 +14,11 @@ from switchyard.errors import StoreError
 from switchyard.serving.cold_store import ColdStore, open_cold_store
 from switchyard.serving.feast_format import MISSING, View
 from switchyard.serving.freshness import PERIOD_US
-from tests.postgres import running_postgres
 
 CARD = View("card_profile", "card_id", "card", ("day", "count", "bits"))
 SHOP = View("shop_profile", "shop_id", "shop", ("day", "sum"))
 DAY = PERIOD_US
 Open = Callable[..., ColdStore]
-
-
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import Iterator, Sequence
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 
 from switchyard.errors import StoreError
 from switchyard.serving.cold_store import ColdStore, open_cold_store
-from switchyard.serving.cold_tables import Found, Mark, Row
 from switchyard.serving.commands import Commands
 from switchyard.serving.feast_format import MISSING, View
 from switchyard.serving.freshness import PERIOD_US
@@ -229,40 +229,39 @@ def test_a_damaged_cold_store_means_the_defaults_and_is_left_alone(
     assert ladder.cold_breaker.state == "open"
 
 
-class HangingTables:
-    """The tables of a database that answers when it is let go."""
+def test_a_postgres_that_hangs_holds_up_one_decision_and_is_read_again_when_it_answers(
+    postgres_url: str, clock: Clock, tmp_path: Path
+) -> None:
+    import psycopg
 
-    quick = False
+    cold = open_cold_store(postgres_url, tmp_path, VIEWS)
+    write(cold, 10)
+    ladder = FeatureLadder(VIEWS, Recent(VIEWS), cold, clock=clock, cold_patience_s=0.5)
 
-    def __init__(self) -> None:
-        self.let_go = threading.Event()
-        self.asked = 0
+    async def rungs() -> list[str]:
+        seen = [str((await ladder.stand_in(WANTED)).rungs[0])]
+        with psycopg.connect(postgres_url) as other:
+            hanging = other.execute(
+                "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT v.view%'"
+            ).fetchall()
+        for (pid,) in hanging:
+            os.kill(pid, signal.SIGSTOP)
+        for _ in range(3):
+            seen.append((await ladder.stand_in(WANTED)).rungs[0])
+        for (pid,) in hanging:
+            os.kill(pid, signal.SIGCONT)
+        for _ in range(100):
+            clock.now_s += 2  # past any pause of the breaker
+            seen.append((await ladder.stand_in(WANTED)).rungs[0])
+            if seen[-1] == "cold_features":
+                break
+            await asyncio.sleep(0.05)
+        return seen
 
-    def read(self, _wanted: object) -> Found:
-        self.asked += 1
-        self.let_go.wait()
-        return {}, {view.name: [] for view in VIEWS}
+    seen = asyncio.run(rungs())
 
-    def write(self, view: str, rows: Sequence[Row], mark: Mark) -> int:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_cold_store_that_hangs_holds_up_no_decision_and_is_asked_once(clock: Clock) -> None:
-    tables = HangingTables()
-    ladder = FeatureLadder(
-        VIEWS, Recent(VIEWS, 100), ColdStore(tables, VIEWS), clock=clock, cold_patience_s=0.01
-    )
-
-    async def three_times() -> list[str]:
-        found = [(await ladder.stand_in(WANTED)).rungs[0] for _ in range(3)]
-        tables.let_go.set()
-        return [str(rung) for rung in found]
-
-    assert asyncio.run(three_times()) == ["default_features"] * 3
-    assert tables.asked == 1
+    assert seen[:4] == ["cold_features", *["default_features"] * 3]
+    assert seen[-1] == "cold_features"
     ladder.close()
 
 
