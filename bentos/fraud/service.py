@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import bentoml
@@ -56,7 +57,7 @@ APP = Starlette(
     name="fraud",
     workers=SETTINGS.workers,
     http={"host": SETTINGS.host, "port": SETTINGS.port},
-    traffic={"timeout": 5},  # each request leaves a timer behind for that long
+    traffic={"timeout": 5},  # of what BentoML answers itself
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},  # BentoML's label the raw path; the worker adds the project's own
     tracing={"excluded_urls": ["v1/"]},
@@ -84,12 +85,13 @@ class FraudDecisions:
     def __init__(self) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
         from switchyard.fraud.money import minor_units
-        from switchyard.fraud.service import figures, follow_plan, open_service
-        from switchyard.serving.collector import set_aside, watch_pauses
-        from switchyard.serving.drain import drain_on_sigterm, on_hangup
+        from switchyard.fraud.service import figures, follow_plan, note_breakers, open_service
+        from switchyard.serving.collector import Collector
+        from switchyard.serving.drain import Drain, on_hangup
         from switchyard.serving.housekeeping import Housekeeping
         from switchyard.serving.logs import write_logs
         from switchyard.serving.metrics import Metrics
+        from switchyard.serving.uvicorn_server import go_in_front, running_server
         from switchyard.serving.workers import run_folder
 
         folder = run_folder(SETTINGS.home, os.getppid())
@@ -97,15 +99,21 @@ class FraudDecisions:
         self.service = open_service(SETTINGS, RELEASE, self.metrics)
         lineup = self.service.engine.lineup
         self.end_logs = write_logs(SETTINGS.log_format, release=lambda: lineup.champion.id)
+        self.open_routes(figures(SETTINGS, self.service, folder))
+        self.drain = None
+        if server := running_server():
+            go_in_front(server, ROUTES)
+            self.drain = Drain(server, SETTINGS.drain_s)
+            self.drain.install()
         reloader = follow_plan(SETTINGS, self.service, folder, self.metrics.reloaded)
-        self.drain = drain_on_sigterm(SETTINGS.drain_s)
         on_hangup(reloader.call)
+        self.collector = Collector(self.metrics.paused)
         self.housekeeping = Housekeeping()
         self.housekeeping.watch(reloader.watch())
         self.housekeeping.every(1.0, self.metrics.tick)
-        self.open_routes(figures(SETTINGS, self.service, folder))
-        set_aside()
-        self.end_pauses = watch_pauses(self.metrics.paused)
+        self.housekeeping.every(1.0, partial(note_breakers, self.service, self.metrics.breaker))
+        self.housekeeping.every(1.0, self.collector.relieve)
+        self.collector.begin()
 
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""
@@ -127,7 +135,7 @@ class FraudDecisions:
     def close(self) -> None:
         self.housekeeping.close()
         self.service.close()
-        self.end_pauses()
+        self.collector.close()
         self.metrics.close()
         self.end_logs()
 

@@ -76,6 +76,13 @@ def follow_plan(
     return reloader
 
 
+def note_breakers(service: DecisionService, breaker: Callable[[str, int], None]) -> None:
+    """Tell ``breaker`` the name and state of each one that stands between a decision and what it needs."""
+    engine = service.engine
+    for each in (engine.ladder.breaker, engine.ladder.cold_breaker, *engine.models.breakers):
+        breaker(each.name.removeprefix("the ").replace(" ", "_"), each.code)
+
+
 def figures(settings: Settings, service: DecisionService, folder: Path) -> Callable[[], bytes]:
     """What answers a scrape, in a thread of its own: all that the workers of ``folder`` counted, and what
     is looked up for it."""
