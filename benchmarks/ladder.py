@@ -1,4 +1,5 @@
-"""What each rung of the two ladders is worth: average precision on the Handbook's test weeks.
+"""What each rung of the two ladders is worth on the Handbook's test weeks: average precision, and how many
+transactions it would stop.
 
 Features: profiles that are late, activity as a worker read it five minutes ago, profiles alone, nothing.
 Models: the champion of a week earlier, the logistic regression, the rules. Each rung scores the same
@@ -9,11 +10,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,8 @@ RUNGS = (
     "default_features",
     "previous_champion",
     "fallback_logistic",
+    "cold_features, fallback_logistic",
+    "default_features, fallback_logistic",
     "fallback_rules",
 )
 
@@ -79,7 +81,8 @@ def run(
     seed: int | None = None,
     console: Any = None,
 ) -> dict[str, Any]:
-    """Average precision by rung: for each test week, and the mean. ``quick``: the last week alone.
+    """Average precision and share stopped by rung: for each test week, and the mean. ``quick``: the last
+    week alone.
 
     Raises SourceError if the source does not hold the weeks.
     """
@@ -97,15 +100,25 @@ def run(
         weeks = {}
         for plan in plans:
             told(f"training week {plan.train_start}, test week {plan.test_start}")
-            weeks[plan.test_start] = precision_by_rung(lake, plan, models.champion, models.logistic)
+            weeks[plan.test_start] = worth_by_rung(lake, plan, models.champion, models.logistic)
     figures = {
-        rung: {"mean": float(np.mean([week[rung] for week in weeks.values()]))}
-        | {str(start): week[rung] for start, week in weeks.items()}
-        for rung in RUNGS
+        name: {rung: _over_weeks(weeks, rung, name) for rung in RUNGS} for name in Worth._fields
     }
     if console is not None:
         console.print(_table(figures))
-    return {"seed": settings.seed, "history_days": HISTORY_DAYS, "average_precision": figures}
+    return {"seed": settings.seed, "history_days": HISTORY_DAYS, **figures}
+
+
+class Worth(NamedTuple):
+    """``stopped_share`` is that of all transactions that would be reviewed or blocked."""
+
+    average_precision: float
+    stopped_share: float
+
+
+def _over_weeks(weeks: dict[date, dict[str, Worth]], rung: str, name: str) -> dict[str, float]:
+    values = {str(start): getattr(week[rung], name) for start, week in weeks.items()}
+    return {"mean": float(np.mean(list(values.values()))), **values}
 
 
 def _landed(settings: Settings, plans: list[BacktestPlan]) -> Lake:
@@ -162,59 +175,56 @@ class _Models:
         )  # fmt: skip
 
 
+Bools = npt.NDArray[np.bool_]
 ModelOf = Callable[[date], Fitted]
 """A model by the first day of its training week."""
 
 
-def precision_by_rung(
+def worth_by_rung(
     lake: Lake, plan: BacktestPlan, champion: ModelOf, logistic: ModelOf
-) -> dict[str, float]:
-    """Average precision of each of RUNGS on the plan's test week."""
+) -> dict[str, Worth]:
+    """What each of RUNGS is worth on the plan's test week; the thresholds are each model's own."""
     week = lake.read("transactions", plan.test_start, plan.last_day)
-    fraud = _verdicts(lake, week, plan)
-    kept = _kept(lake, week, plan)
-    best, X = champion(plan.train_start), _Seen(lake, week)
-    scores = {rung: best.score(seen) for rung, seen in X.by_rung()}
-    scores["previous_champion"] = champion(plan.train_start - timedelta(days=7)).score(X.all)
-    scores["fallback_logistic"] = logistic(plan.train_start).score(X.all)
-    scores["fallback_rules"] = _by_rules(week)
-    return {rung: average_precision(fraud[kept], scores[rung][kept]) for rung in RUNGS}
+    fraud, kept = _verdicts(lake, week, plan), _kept(lake, week, plan)
+    seen = dict(_seen(lake, week))
+    scored = {rung: _scored(champion(plan.train_start), X) for rung, X in seen.items()}
+    before, linear = champion(plan.train_start - timedelta(days=7)), logistic(plan.train_start)
+    scored["previous_champion"] = _scored(before, seen["everything"])
+    scored["fallback_logistic"] = _scored(linear, seen["everything"])
+    for rung in ("cold_features", "default_features"):
+        scored[f"{rung}, fallback_logistic"] = _scored(linear, seen[rung])
+    scored["fallback_rules"] = _by_rules(week)
+    return {
+        rung: Worth(average_precision(fraud[kept], score[kept]), float(stopped[kept].mean()))
+        for rung, (score, stopped) in scored.items()
+    }
 
 
-@dataclass
-class _Seen:
+def _scored(fitted: Fitted, X: Floats) -> tuple[Floats, Bools]:
+    """Scores, and which of them review or block."""
+    score = fitted.score(X)
+    return score, score >= fitted.thresholds.review
+
+
+def _seen(lake: Lake, week: pa.Table) -> Iterator[tuple[str, Floats]]:
     """The vectors of a test week, as each rung of the feature ladder sees it."""
+    current = profiles_as_of(lake, week)
+    never = np.full_like(current[0], MISSING), np.full_like(current[1], MISSING)
+    nothing = activity_seen(lake, week, None)
+    asked = requests_of(week)
+    yield "everything", vectors_of(lake, week, current)
+    yield "stale_profile, 1 day", vectors_of(lake, week, _profiles_before(lake, week, 1))
+    yield "stale_profile, 7 days", vectors_of(lake, week, _profiles_before(lake, week, 7))
+    yield "cached_features", vectors(asked, *current, *activity_seen(lake, week, CACHED_US))
+    yield "cold_features", vectors(asked, *current, *nothing)
+    yield "default_features", vectors(asked, *never, *nothing)
 
-    lake: Lake
-    week: pa.Table
 
-    def __post_init__(self) -> None:
-        self.all = vectors_of(self.lake, self.week)
-
-    def by_rung(self) -> Iterator[tuple[str, Floats]]:
-        current = profiles_as_of(self.lake, self.week)
-        never = tuple(np.full_like(profiles, MISSING) for profiles in current)
-        nothing = activity_seen(self.lake, self.week, None)
-        yield "everything", self.all
-        for days in (1, 7):
-            name = f"stale_profile, {days} day{'s' * (days > 1)}"
-            yield name, vectors_of(self.lake, self.week, self._profiles_before(days))
-        yield (
-            "cached_features",
-            self._vectors(current, activity_seen(self.lake, self.week, CACHED_US)),
-        )
-        yield "cold_features", self._vectors(current, nothing)
-        yield "default_features", self._vectors((never[0], never[1]), nothing)
-
-    def _profiles_before(self, days: int) -> tuple[Ints, Ints]:
-        """The profiles that were current so many days before: the syncs since then failed."""
-        earlier = pc.subtract(self.week["event_timestamp"], timedelta(days=days))
-        place = self.week.schema.get_field_index("event_timestamp")
-        field = self.week.schema.field(place)
-        return profiles_as_of(self.lake, self.week.set_column(place, field, earlier))
-
-    def _vectors(self, profiles: tuple[Ints, Ints], activity: tuple[Ints, Ints]) -> Floats:
-        return vectors(requests_of(self.week), *profiles, *activity)
+def _profiles_before(lake: Lake, week: pa.Table, days: int) -> tuple[Ints, Ints]:
+    """The profiles that were current so many days before: the syncs since then failed."""
+    place = week.schema.get_field_index("event_timestamp")
+    earlier = pc.subtract(week["event_timestamp"], timedelta(days=days))
+    return profiles_as_of(lake, week.set_column(place, week.schema.field(place), earlier))
 
 
 def activity_seen(lake: Lake, asked: pa.Table, lag_us: int | None) -> tuple[Ints, Ints]:
@@ -264,7 +274,7 @@ def _verdicts(lake: Lake, week: pa.Table, plan: BacktestPlan) -> npt.NDArray[np.
     return dataset_of(week, labels, blank, datetime(9999, 1, 1, tzinfo=UTC)).is_fraud
 
 
-def _kept(lake: Lake, week: pa.Table, plan: BacktestPlan) -> npt.NDArray[np.bool_]:
+def _kept(lake: Lake, week: pa.Table, plan: BacktestPlan) -> Bools:
     """Rows whose card had no fraud from the training week on that was known when their day began."""
     labels = lake.read("labels", plan.train_start, plan.last_day)
     frauds = labels.filter(labels["is_fraud"])
@@ -277,25 +287,30 @@ def _kept(lake: Lake, week: pa.Table, plan: BacktestPlan) -> npt.NDArray[np.bool
     return np.asarray(since >= known_until)
 
 
-def _by_rules(week: pa.Table) -> Floats:
-    """A rank by the rules' decision, then by amount."""
-    amounts = week["amount_minor"].to_numpy().astype(np.float64)
+def _by_rules(week: pa.Table) -> tuple[Floats, Bools]:
+    """A rank by the rules' decision, then by amount; and what they review."""
+    amounts: Floats = week["amount_minor"].to_numpy().astype(np.float64)
     columns = ("amount_minor", "customer_country", "terminal_country")
-    reviewed = [
-        rule_on(Decimal(amount) / 100, *countries).decision == "review"
-        for amount, *countries in zip(*(week[name].to_pylist() for name in columns), strict=True)
-    ]
-    return amounts + np.where(reviewed, 1e15, 0.0)
+    reviewed = np.array(
+        [
+            rule_on(Decimal(amount) / 100, *countries).decision == "review"
+            for amount, *countries in zip(
+                *(week[name].to_pylist() for name in columns), strict=True
+            )
+        ]
+    )
+    return amounts + 1e15 * reviewed, reviewed
 
 
-def _table(figures: dict[str, dict[str, float]]) -> Any:
+def _table(figures: dict[str, dict[str, dict[str, float]]]) -> Any:
     from rich.table import Table
 
-    shown = Table(title="Average precision of each rung", title_justify="left")
-    for column in ("rung", *next(iter(figures.values()))):
+    shown = Table(title="Average precision of each rung, share stopped", title_justify="left")
+    for column in ("rung", *figures["average_precision"]["everything"], "stopped"):
         shown.add_column(column)
-    for rung, values in figures.items():
-        shown.add_row(rung, *(f"{value:.3f}" for value in values.values()))
+    for rung, values in figures["average_precision"].items():
+        stopped = figures["stopped_share"][rung]["mean"]
+        shown.add_row(rung, *(f"{value:.3f}" for value in values.values()), f"{stopped:.4f}")
     return shown
 
 

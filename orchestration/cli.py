@@ -250,14 +250,16 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["features", "demo", "serving"]))
+@click.argument("what", type=click.Choice(["features", "demo", "serving", "ladder"]))
 @_source_options
+@click.option("--quick", is_flag=True, help="ladder: the last of the four weeks alone.")
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:
     """Measure: the figures of the README's results table, each beside its peer."""
     import importlib
 
-    figures = importlib.import_module(f"benchmarks.{what}").run(console=console, **options)
+    given = {name: value for name, value in options.items() if value not in (None, False)}
+    figures = importlib.import_module(f"benchmarks.{what}").run(console=console, **given)
     console.print(screen.key_values(figures))
     _write_json(json_file, figures)
 

@@ -110,6 +110,19 @@ class Settings(BaseSettings):
     future_limit_s: Annotated[
         int, Field(ge=0, description="How far an event may lie ahead of the service's clock")
     ] = 300
+    drain_s: Annotated[
+        float, Field(ge=0, description="Seconds that a worker goes on after SIGTERM")
+    ] = 0.5
+    log_format: Annotated[
+        Literal["json", "text"], Field(description="Form of the served worker's log")
+    ] = "json"
+    log_decisions: Annotated[
+        Literal["never", "degraded", "always"],
+        Field(description="Decisions in the log; degraded ones once in 10 s for each rung"),
+    ] = "degraded"
+    price_per_hour: Annotated[
+        float, Field(ge=0, description="Price of a worker for an hour, in the home's currency")
+    ] = 0.0
     journal_fsync: Annotated[
         Literal["never", "always"], Field(description="'always' survives the machine's death too")
     ] = "never"

@@ -101,6 +101,9 @@ class FraudDomain:
             "terminal_seq": terminal,
         }
 
+    def stake(self, request: Transaction) -> int:
+        return request.amount_minor
+
     def example(self) -> Transaction:
         return Transaction(
             transaction_id="example",

@@ -78,6 +78,10 @@ class Domain(Protocol[R]):
         """Journal record of the numbers that the request's own events got, None where refused."""
         ...
 
+    def stake(self, request: R) -> int:
+        """The money that a decision on it is about, in the currency's smallest unit; for the figures."""
+        ...
+
     def example(self) -> R:
         """A made-up request that touches all code, to warm it up; it is never decided or kept."""
         ...

@@ -16,13 +16,17 @@ from typing import Any, Generic, Literal
 from switchyard.errors import StoreError
 from switchyard.serving.claims import Busy, answer_of, conflict, kept, settled_by
 from switchyard.serving.domain import Domain, R
+from switchyard.serving.feast_format import MISSING
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
 from switchyard.serving.judging import Judgement, ModelLadder, Scorer
 from switchyard.serving.ladder import FeatureLadder
+from switchyard.serving.lineup import Lineup, Standing
+from switchyard.serving.metrics import Sink, Uncounted
 from switchyard.serving.recent import Recent
 from switchyard.serving.replies import Answer, Reply, Rung, encode
+from switchyard.serving.stopwatch import Stopwatch
 from switchyard.serving.trip import Append, Claim, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
 
@@ -64,7 +68,8 @@ class Engine(Generic[R]):
 
     A store that is down degrades decisions and never stops them; what is only taken in needs the store.
     ``ladder`` has what stands in for the store (None: what was lately read, no cold store), ``previous`` is
-    the previous champion, if it is loaded. ``decided`` is told of each decision once it is in the journal.
+    the previous champion, if it is loaded. ``metrics`` and ``decided`` are told of each decision once it is
+    in the journal.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Engine(Generic[R]):
         ladder: FeatureLadder | None = None,
         previous: Scorer | None = None,
         variant: str = "champion",
+        metrics: Sink | None = None,
         decided: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
         self.domain = domain
@@ -84,8 +90,11 @@ class Engine(Generic[R]):
         self.journal = journal
         views = store.commands.views
         self.ladder = ladder or FeatureLadder(views, Recent(views), None)
-        self.models = ModelLadder(release, domain, previous)
+        self.lineup = Lineup(Standing(release, previous))
+        self._standing = self.lineup.standing
+        self._models = ModelLadder(release, domain, previous)
         self.variant = variant
+        self._metrics: Sink = metrics or Uncounted()
         self._decided = decided
         self._new_id = unique_tokens()
 
@@ -119,26 +128,41 @@ class Engine(Generic[R]):
             self._journal_numbers([(t.subject, t.kind, t.appends) for t in new], written)
         return [answer or Answer(200, t.answer) for t, answer in zip(taken, answers, strict=True)]
 
-    def warm_up(self) -> None:
-        """Run all code but the store's and the journal's once. Raises what a broken champion raises."""
-        self.models.warm_up()
+    @property
+    def models(self) -> ModelLadder[R]:
+        """The ladder of the releases that stand now."""
+        standing = self.lineup.standing
+        if standing is not self._standing:
+            self._models = ModelLadder(standing.champion, self.domain, standing.previous)
+            self._standing = standing
+        return self._models
+
+    def warm_up(self, release: Scorer) -> None:
+        """Run all code of a release once. Raises what a broken one raises. Any thread may call."""
+        ModelLadder(release, self.domain).warm_up()
 
     async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
+        watch = Stopwatch()
         trip, rungs = await self._read(asked)
+        watch.lap("read")
         settled = [settled_by(c, a.request) for a, c in zip(asked, trip.claims, strict=True)]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
-            decided = await self._decide_open([asked[i] for i in rows], rows_of(trip, rows), rungs)
+            decided = await self._decide_open(
+                [asked[i] for i in rows], rows_of(trip, rows), rungs, watch
+            )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
         return [answer for answer in settled if answer is not None]
 
     async def _decide_open(
-        self, asked: list[Asked[R]], trip: Trip, rungs: list[Rung]
+        self, asked: list[Asked[R]], trip: Trip, rungs: list[Rung], watch: Stopwatch
     ) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
-        judgements = self.models.judge(requests, assembled.vectors)
+        watch.lap("features")
+        judgements = self.models.judge(requests, assembled.vectors, watch.within("reasons"))
+        watch.lap("score")
         degraded = _degraded(rungs, assembled.degraded, judgements)
         replies = [self._reply(*parts) for parts in zip(asked, judgements, degraded, strict=True)]
         vectors = assembled.vectors.tolist()
@@ -148,10 +172,14 @@ class Engine(Generic[R]):
                 for parts in zip(asked, replies, vectors, assembled.seen, strict=True)
             ]
         )
-        for reply in replies:
+        for request, reply in zip(requests, replies, strict=True):
+            self._metrics.decided(reply, self.domain.stake(request))
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
+        watch.lap("journal")
         written = None if rungs else await self._write(requests, bodies)
+        watch.lap("write")
+        self._metrics.batch(len(asked), watch.seconds)
         if written is None:
             return [Answer(200, body) for body in bodies]
         return [
@@ -188,8 +216,20 @@ class Engine(Generic[R]):
                 self.ladder.failed(error)
             else:
                 self.ladder.took(wanted, trip)
+                self._metrics.looked_up(*self._found(trip))
                 return trip, []
         return await self.ladder.stand_in(wanted)
+
+    def _found(self, trip: Trip) -> tuple[int, int, dict[str, int]]:
+        """Profiles asked for, those of them that are not there, and by view how far its sync is."""
+        views = self.store.commands.views
+        known = {
+            view.name: moment
+            for view, moment in zip(views, trip.synced_through, strict=True)
+            if moment != MISSING
+        }
+        missed = sum(int((times == MISSING).sum()) for times in trip.available_at)
+        return len(trip.claims) * len(views), missed, known
 
     async def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
         appends = [self.domain.appends(request) for request in requests]

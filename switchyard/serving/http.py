@@ -38,7 +38,6 @@ Answered = Callable[[str, int, float], None]
 """Told path, status and seconds of each answer."""
 
 _log = logging.getLogger(__name__)
-_JSON = (b"content-type", b"application/json")
 
 
 class Post(NamedTuple):
@@ -57,11 +56,15 @@ class Post(NamedTuple):
 
 
 class Get(NamedTuple):
-    """A path that takes a GET: what answers its last part, and who may ask (None: anybody)."""
+    """A path that takes a GET: what answers its last part, and who may ask (role None: whoever has a key).
+
+    ``secret`` False: anybody may ask.
+    """
 
     path: str
     handle: Callable[[str], Awaitable[Answer]]
-    role: Role | None
+    role: Role | None = None
+    secret: bool = True
 
 
 class Bounds(NamedTuple):
@@ -149,13 +152,21 @@ class Lookup(_Route):
 
     method = "GET"
 
-    def __init__(self, get: Get, keys: ApiKeys, answered: Answered = _nobody) -> None:
+    def __init__(
+        self,
+        get: Get,
+        keys: ApiKeys,
+        answered: Answered = _nobody,
+        rate: RateLimit | None = None,
+    ) -> None:
         super().__init__(get.path, answered)
-        self._get, self._keys = get, keys
+        self._get, self._keys, self._rate = get, keys, rate
 
     async def _handled(self, scope: Scope, receive: Receive) -> Answer:
-        if self._get.role is not None:
-            admit(scope, self._keys, self._get.role)
+        if self._get.secret:
+            key = admit(scope, self._keys, self._get.role)
+            if self._rate is not None:
+                self._rate.admit(key)
         return await self._get.handle(scope["path"].rpartition("/")[2])
 
 
@@ -227,14 +238,11 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 async def respond(send: Send, answer: Answer) -> None:
-    """Send the answer with the headers that all have; its own come first."""
-    length = (b"content-length", b"%d" % len(answer.body))
-    headers = [*answer.headers, length, *_ALWAYS]
+    """Send the answer, with the headers that all have."""
+    of_body = (b"content-type", answer.media), (b"content-length", b"%d" % len(answer.body))
+    headers = [*of_body, *answer.headers, *SECURITY_HEADERS]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
-
-
-_ALWAYS = (_JSON, *SECURITY_HEADERS)
 
 
 def _wrong_method(path: str, method: str) -> Answer:

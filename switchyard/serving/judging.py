@@ -116,21 +116,34 @@ class ModelLadder(Generic[R]):
         for model in self._rungs[1:]:
             self._scores(model, vectors)
 
-    def judge(self, requests: Sequence[R], vectors: Floats) -> list[Judgement]:
-        """Judge n requests by their vectors float64[n, k], in order."""
+    def judge(
+        self,
+        requests: Sequence[R],
+        vectors: Floats,
+        explained: Callable[[float], None] = lambda _seconds: None,
+    ) -> list[Judgement]:
+        """Judge n requests by their vectors float64[n, k], in order.
+
+        ``explained`` is told the seconds that reasons took, where any were needed.
+        """
         judged: list[Judgement | None] = [None] * len(requests)
         for model in self._rungs:
             rows = [i for i, judgement in enumerate(judged) if judgement is None]
             if not rows:
                 break
-            self._judge_by(model, rows, vectors, judged)
+            self._judge_by(model, rows, vectors, judged, explained)
         return [
             judgement or self._by_rules(request)
             for judgement, request in zip(judged, requests, strict=True)
         ]
 
     def _judge_by(
-        self, model: _Model, rows: list[int], vectors: Floats, judged: list[Judgement | None]
+        self,
+        model: _Model,
+        rows: list[int],
+        vectors: Floats,
+        judged: list[Judgement | None],
+        explained: Callable[[float], None],
     ) -> None:
         X = vectors if len(rows) == len(vectors) else vectors[rows]
         scores = self._scores(model, X)
@@ -141,7 +154,11 @@ class ModelLadder(Generic[R]):
         fit = [0.0 <= score <= 1.0 for score in listed]  # also false for NaN
         decisions = [decide(s) if ok else "allow" for s, ok in zip(listed, fit, strict=True)]
         stopped = [i for i, decision in enumerate(decisions) if decision != "allow"]
-        reasons = self._reasons(model, X, scores, stopped) if stopped and model.explains else {}
+        reasons: dict[int, list[Reason] | None] = {}
+        if stopped and model.explains:
+            began = time.perf_counter()
+            reasons = self._reasons(model, X, scores, stopped)
+            explained(time.perf_counter() - began)
         for i, row in enumerate(rows):
             if not fit[i]:
                 continue

@@ -78,11 +78,12 @@ class ErrorReply(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes back over HTTP: a status, a JSON body, and headers beyond those of every answer."""
+    """What goes back over HTTP: a status, a body, and headers beyond those of every answer."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    media: bytes = b"application/json"
 
 
 LONGEST_MESSAGE = 500

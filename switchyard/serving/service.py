@@ -20,6 +20,7 @@ from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import FAILURES, Post, refused
 from switchyard.serving.ids import unique_tokens
+from switchyard.serving.metrics import Sink, Uncounted
 from switchyard.serving.releases import asked_for
 from switchyard.serving.replies import Answer, encode
 
@@ -56,11 +57,13 @@ class DecisionService:
         reader: Reader[R],
         clock: Callable[[], int],
         explain: Callable[[bytes], Any],
+        metrics: Sink | None = None,
     ) -> None:
         self.engine: Engine[Any] = engine
         self._reader: Reader[Any] = reader
         self._clock = clock
         self._explain = explain
+        self._metrics: Sink = metrics or Uncounted()
         self._new_token = unique_tokens()
         self._batcher: Batcher[Asked[Any] | Taken, Outcome] = Batcher(self._handle)
 
@@ -72,7 +75,7 @@ class DecisionService:
 
     async def predict_by(self, body: bytes, query: bytes) -> Answer:
         """:meth:`predict` by the release that the query names. Raises RequestError 404 if it is not loaded."""
-        champion = self.engine.models.champion
+        champion = self.engine.lineup.champion
         asked_for({champion.id: champion}, query, champion)
         return await self.predict(body)
 
@@ -129,6 +132,7 @@ class DecisionService:
 
     async def _handle(self, items: Sequence[Asked[Any] | Taken]) -> list[Outcome]:
         """One batch: what fails for its decisions does not fail its events."""
+        self._metrics.waiting(self._batcher.waiting)
         outcomes: list[Outcome] = [BUSY] * len(items)
         asked = [(i, item) for i, item in enumerate(items) if isinstance(item, Asked)]
         taken = [(i, item) for i, item in enumerate(items) if isinstance(item, Taken)]

@@ -128,7 +128,7 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
     labels = [READER.label(encode(label_body(row)), NOW_US) for row in ways["label"]]
     nowhere = HotStore("unix:///nobody/listens.sock", Commands("x", VIEWS))
     ladder = FeatureLadder(VIEWS, engine.ladder.recent, cold_of(engine))
-    alone = Engine(engine.domain, nowhere, engine.journal, engine.models.champion, ladder=ladder)
+    alone = Engine(engine.domain, nowhere, engine.journal, engine.lineup.champion, ladder=ladder)
 
     async def all_of_them() -> None:
         await engine.decide([ask(row) for row in ways["decide"]])

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from switchyard.errors import JournalError, StoreError
 from switchyard.fraud.assembly import transaction_records
 from switchyard.fraud.columns import CUSTOMER_PROFILE, FEATURES, names
 from switchyard.fraud.events import CAPACITY, FRAUD_KIND, decode_blob
-from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
+from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of
 from switchyard.fraud.requests import Parser, Transaction
 from switchyard.learning.models import LogisticRegression
 from switchyard.learning.release import Release
@@ -28,11 +28,13 @@ from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
+from switchyard.serving.recent import Recent
 from switchyard.serving.replies import Answer
-from switchyard.serving.trip import Append, Claim, Wanted
+from switchyard.serving.trip import Append, Claim, Trip, Wanted
 from tests import loops
-from tests.releases import SUSPICIOUS_AMOUNT
+from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
 NOON_US = 1_772_366_400_000_000  # 2026-03-01 12:00 UTC
 HOUR_US = 3_600_000_000
@@ -205,7 +207,7 @@ def test_a_blocked_transaction_gets_its_strongest_reasons_and_they_add_up(
 
 
 def test_warming_up_leaves_no_trace(engine: Engine[Transaction], store: OnlineStore) -> None:
-    engine.warm_up()
+    engine.warm_up(engine.lineup.champion)
 
     assert list(read_journal(engine.journal.folder)) == []
     assert kept_events(store, "example") == []
@@ -348,11 +350,12 @@ def test_a_profile_beyond_its_time_is_not_used(
         store, NOON_US - 40 * DAY_US, customer_profile_day=20_472, customer_tx_count_30d=60
     )
 
-    decide(engine, make_transaction())
+    (reply,) = decide(engine, make_transaction())
 
     (record,) = journalled(engine, "decision")
     assert record["customer_profile_day"] is None
     assert record["vector"][FEATURE["customer_tx_count_30d"]] == 0
+    assert reply["degraded"] == ["default_features"]
 
 
 # ---------------------------------------------------------------- what fails
@@ -370,6 +373,106 @@ def test_without_the_store_decisions_go_on_with_defaults_and_say_so(
     assert all(r["score"] is not None for r in replies)
     assert len(journalled(engine, "decision")) == 2
     assert journalled(engine, "appended") == []
+
+
+class Sometimes(HotStore):
+    """The real store, which can't be reached while ``gone``."""
+
+    gone = False
+    trips = 0
+
+    async def read(self, wanted: Sequence[Wanted]) -> Trip:
+        self.trips += 1
+        if self.gone:
+            raise StoreError("it is gone")
+        return await super().read(wanted)
+
+
+@pytest.fixture
+def sometimes(store_url: str, project: str) -> Sometimes:
+    return Sometimes(store_url, Commands(project, VIEWS), budget_s=1.0)
+
+
+def test_while_the_store_is_gone_what_was_lately_read_serves_and_says_so(
+    make_engine: Callable[..., Engine[Transaction]], store: OnlineStore, sometimes: Sometimes
+) -> None:
+    write_profile(
+        store, NOON_US - 10 * HOUR_US, customer_profile_day=20_512, customer_tx_count_30d=60
+    )
+    engine = make_engine(store=sometimes)
+    decide(engine, make_transaction(1))
+    decide(engine, make_transaction(2))
+    sometimes.gone = True
+
+    (reply,) = decide(engine, make_transaction(3))
+
+    record = journalled(engine, "decision")[-1]
+    assert reply["degraded"] == ["cached_features"]
+    assert (record["customer_profile_day"], record["customer_seq_seen"]) == (20_512, 1)
+    assert record["vector"][FEATURE["customer_tx_count_30d"]] == 60
+    assert record["vector"][FEATURE["customer_tx_count_1min"]] == 1
+    assert len(journalled(engine, "appended")) == 2
+
+
+def test_what_was_never_read_is_looked_up_in_the_cold_store_and_judged_by_the_same_rule(
+    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
+) -> None:
+    cold = cold_store_of(None, tmp_path / "cold.sqlite")
+    nowhere = HotStore(f"unix://{tmp_path}/nobody.sock", Commands("x", VIEWS))
+    engine = make_engine(store=nowhere, ladder=FeatureLadder(VIEWS, Recent(VIEWS), cold))
+    seen = []
+
+    for days_ago in (0, 3, 40):
+        available_at = np.array([NOON_US - 10 * HOUR_US - days_ago * DAY_US])
+        (tmp_path / "cold.sqlite").unlink(missing_ok=True)
+        cold.close()
+        for view in VIEWS:
+            row = np.full((1, len(view.features)), 3)
+            cold.write_profiles(view.name, ["c1" if view is VIEWS[0] else "s1"], row, available_at)
+        seen.append(decide(engine, make_transaction(days_ago))[0]["degraded"])
+
+    profile_days = [r["customer_profile_day"] for r in journalled(engine, "decision")]
+    assert seen == [
+        ["cold_features"],
+        ["cold_features", "stale_profile"],
+        ["cold_features", "default_features"],
+    ]
+    assert profile_days == [3, 3, None]
+
+
+def test_a_store_that_fails_five_times_is_not_asked_for_a_while(
+    make_engine: Callable[..., Engine[Transaction]], sometimes: Sometimes
+) -> None:
+    clock = [0.0]
+    ladder = FeatureLadder(VIEWS, Recent(VIEWS), None, clock=lambda: clock[0])
+    engine = make_engine(store=sometimes, ladder=ladder)
+    sometimes.gone = True
+    for n in range(20):
+        decide(engine, make_transaction(n))
+    asked = sometimes.trips
+    sometimes.gone = False
+
+    (still_alone,) = decide(engine, make_transaction(30))
+    clock[0] += 2
+    (back,) = decide(engine, make_transaction(31))
+
+    assert asked == 5
+    assert still_alone["degraded"] == ["default_features"]
+    assert back["degraded"] == []
+
+
+def test_the_reply_names_the_release_that_really_decided(
+    make_engine: Callable[..., Engine[Transaction]], release: Release, tmp_path: Path
+) -> None:
+    earlier = make_release(tmp_path / "earlier", training={"seed": 8})
+    broken = make_release_that_cannot_score(release, "model")
+    engine = make_engine(release=broken, previous=earlier)
+
+    (reply,) = decide(engine, make_transaction())
+
+    (record,) = journalled(engine, "decision")
+    assert reply["degraded"] == ["previous_champion"]
+    assert reply["release"] == record["release"] == earlier.id != release.id
 
 
 def test_an_unreadable_activity_degrades_its_own_card_only(

@@ -248,9 +248,18 @@ def test_a_get_is_answered_with_the_last_part_of_its_path() -> None:
         return Answer(200, json.dumps(text).encode())
 
     lookup = Lookup(Get("/v1/jobs/", part, "score"), KEYS)
+    figures, told = (
+        Lookup(Get("/metrics", part), KEYS),
+        Lookup(Get("/openapi.json", part, secret=False), KEYS),
+    )
 
     found = call(lookup, [b""], method="GET", path="/v1/jobs/j1", headers=ALPHA)
     nameless = call(lookup, [b""], method="GET", path="/v1/jobs/j1")
     posted = call(lookup, [b""], method="POST", path="/v1/jobs/j1", headers=ALPHA)
 
     assert (found, nameless[0], posted[0]) == ((200, "j1"), 401, 405)
+    beta = {"authorization": "Bearer beta"}
+    assert call(lookup, [b""], method="GET", headers=beta)[0] == 403
+    assert call(figures, [b""], method="GET", headers=beta)[0] == 200
+    assert call(figures, [b""], method="GET")[0] == 401
+    assert call(told, [b""], method="GET")[0] == 200
