@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from switchyard.errors import (
@@ -125,7 +125,7 @@ class Endpoint(_Route):
         key = admit(scope, self._keys, post.role)
         if rate is not None and post.weight is None:
             rate.admit(key)
-        expected = expected_size(scope, post.limit)
+        expected = expected_size(dict(scope["headers"]), post.limit)
         room.hold(expected)
         try:
             body = await deadline.within(read_body(receive, post.limit))
@@ -203,12 +203,18 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in headers if key == name), None)
 
 
-def expected_size(scope: Scope, limit: int) -> int:
+def expected_size(headers: Mapping[bytes, bytes], limit: int) -> int:
     """Bytes that the body may have, from the head of the request: what it declares, else ``limit``.
 
-    Raises RequestError 413 if it declares more than ``limit``.
+    Raises RequestError: 413 if it declares more than ``limit``, 415 if it declares anything but JSON, 403
+    for what a browser sends on behalf of some page: a service on the loopback is in every page's reach.
     """
-    declared = header(scope, b"content-length")
+    if b"origin" in headers:
+        raise RequestError("requests from web pages are not answered here", status=403)
+    kind = headers.get(b"content-type")
+    if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise RequestError("the body must be JSON: 'content-type: application/json'", status=415)
+    declared = headers.get(b"content-length")
     if declared is None or not declared.isdigit():
         return limit
     if len(declared) > 12 or int(declared) > limit:

@@ -232,6 +232,24 @@ def test_beyond_what_may_wait_a_request_gets_503_and_nothing_stays_counted() -> 
     assert (room.waiting, room.held_bytes) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"content-type": "application/json"}, 200),
+        ({"content-type": "Application/JSON; charset=utf-8"}, 200),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": "application/json", "origin": "http://example.org"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_a_body_that_is_said_to_be_no_json_or_comes_from_a_page_is_refused(
+    headers: dict[str, str], status: int
+) -> None:
+    assert call(make_endpoint(), [b"{}"], headers=headers)[0] == status
+
+
 def test_a_query_is_answered_where_parameters_are_taken_and_refused_elsewhere() -> None:
     async def asked(_body: bytes, query: bytes) -> Answer:
         return Answer(200, json.dumps(query.decode()).encode())
