@@ -126,6 +126,15 @@ class Settings(BaseSettings):
     journal_fsync: Annotated[
         Literal["never", "always"], Field(description="'always' survives the machine's death too")
     ] = "never"
+    journal_max_bytes: Annotated[
+        int, Field(ge=1, description="Size of the journal's folder beyond which nothing is decided")
+    ] = 20 * 1024**3
+    journal_min_free_bytes: Annotated[
+        int, Field(ge=0, description="What the journal leaves free of its disk")
+    ] = 256 * 1024**2
+    journal_days: Annotated[
+        int, Field(ge=31, description="Days that a compacted segment of the journal is kept")
+    ] = 90
     executor: Annotated[
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"

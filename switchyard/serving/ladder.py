@@ -68,6 +68,7 @@ class FeatureLadder:
         self._clock = clock
         self._cold_patience_s = cold_patience_s
         self._marks: tuple[int, ...] = (MISSING,) * len(views)
+        self._epoch: str | None = None
         self._said = SparseLog(_log, clock)
         self._pool = ThreadPoolExecutor(1, "cold-store")
         self._reading: asyncio.Future[list[ColdView]] | None = None
@@ -80,6 +81,9 @@ class FeatureLadder:
         """The online store answered."""
         self.breaker.succeeded()
         self._marks = trip.synced_through
+        if trip.epoch != self._epoch:  # the store was filled anew: other numbers from here on
+            self.recent.clear()
+            self._epoch = trip.epoch
         self.recent.remember(wanted, trip, self._clock())
 
     def failed(self, error: StoreError) -> None:
@@ -89,7 +93,7 @@ class FeatureLadder:
 
     async def stand_in(self, wanted: Sequence[Wanted]) -> StandIn:
         """What is known of ``wanted`` without the online store; no claim was made."""
-        trip = _nothing(self._views, len(wanted), self._marks)
+        trip = _nothing(self._views, len(wanted), self._marks)._replace(epoch=self._epoch)
         rungs: list[Rung] = ["cached_features"] * len(wanted)
         missing = self._fill_from_recent(wanted, trip)
         if not any(missing):

@@ -17,7 +17,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from switchyard.learning.drift import SCORE_EDGES
-from switchyard.serving.journal import segments
 from switchyard.serving.lineup import Lineup
 from switchyard.serving.metrics import (
     DECISIONS,
@@ -27,6 +26,7 @@ from switchyard.serving.metrics import (
     series,
     total_of,
 )
+from switchyard.serving.segments import segments
 
 RELEASE = Family("switchyard_release_info", "gauge", "Releases that serve", ("release", "role"))
 REFERENCE = Family(

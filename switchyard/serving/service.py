@@ -20,6 +20,7 @@ from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import FAILURES, Post, refused
 from switchyard.serving.ids import unique_tokens
+from switchyard.serving.judging import Scorer
 from switchyard.serving.metrics import Sink, Uncounted
 from switchyard.serving.releases import asked_for
 from switchyard.serving.replies import Answer, encode
@@ -69,15 +70,13 @@ class DecisionService:
 
     async def predict(self, body: bytes) -> Answer:
         """Decide a transaction. Raises RequestError, JournalError."""
-        started, now_us = time.perf_counter(), self._clock()
-        transaction = self._reader.transaction(body, now_us)
-        return await self._answer(Asked(transaction, now_us, started, self._new_token()))
+        return await self._predict(body, None)
 
     async def predict_by(self, body: bytes, query: bytes) -> Answer:
         """:meth:`predict` by the release that the query names. Raises RequestError 404 if it is not loaded."""
-        champion = self.engine.lineup.champion
-        asked_for({champion.id: champion}, query, champion)
-        return await self.predict(body)
+        standing = self.engine.lineup.standing
+        release = asked_for(standing.loaded, query, standing.champion)
+        return await self._predict(body, None if release is standing.champion else release)
 
     async def bulk(self, body: bytes) -> Answer:
         """Decide up to ``bulk.MOST`` transactions, each as if alone. Raises RequestError for the whole."""
@@ -106,10 +105,14 @@ class DecisionService:
         )
 
     def close(self) -> None:
-        """Close journal and stores; nothing may be waiting any more."""
-        self.engine.journal.close()
-        self.engine.store.close()
-        self.engine.ladder.close()
+        """Close all that is open; nothing may be waiting any more."""
+        self.engine.close()
+
+    async def _predict(self, body: bytes, release: Scorer | None) -> Answer:
+        started, now_us = time.perf_counter(), self._clock()
+        transaction = self._reader.transaction(body, now_us)
+        asked = Asked(transaction, now_us, started, self._new_token(), release)
+        return await self._answer(asked)
 
     async def _predicted(self, body: bytes) -> Answer:
         try:
