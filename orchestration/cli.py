@@ -250,16 +250,29 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["features", "demo", "serving"]))
+@click.argument("what", type=click.Choice(["features", "demo", "serving", "faults", "online-sync"]))
 @_source_options
+@click.option("--only", help="serving, faults: these parts alone, comma-separated.")
+@click.option(
+    "--quick", is_flag=True, help="serving, faults, online-sync: short, for work in progress."
+)
+@click.option("--soak", is_flag=True, help="serving: ten minutes of load, too.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="serving, faults: keep their home for next time.",
+)
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:
     """Measure: the figures of the README's results table, each beside its peer."""
     import importlib
 
-    figures = importlib.import_module(f"benchmarks.{what}").run(console=console, **options)
+    module = importlib.import_module(f"benchmarks.{what.replace('-', '_')}")
+    given = {name: value for name, value in options.items() if value not in (None, False)}
+    figures = module.run(console=console, **given)
     console.print(screen.key_values(figures))
     _write_json(json_file, figures)
+    sys.exit(1 if figures.get("failed") else 0)
 
 
 if __name__ == "__main__":
