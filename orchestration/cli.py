@@ -250,12 +250,15 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["features", "demo", "serving", "faults", "online-sync"]))
+@click.argument(
+    "what",
+    type=click.Choice(
+        ["demo", "faults", "features", "ladder", "online-sync", "serving"],
+    ),
+)
 @_source_options
 @click.option("--only", help="serving, faults: these parts alone, comma-separated.")
-@click.option(
-    "--quick", is_flag=True, help="serving, faults, online-sync: short, for work in progress."
-)
+@click.option("--quick", is_flag=True, help="Little of it, for work in progress; ladder: one week.")
 @click.option("--soak", is_flag=True, help="serving: ten minutes of load, too.")
 @click.option(
     "--folder",

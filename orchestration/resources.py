@@ -12,7 +12,7 @@ from dagster_mlflow import mlflow_tracking
 from orchestration.deployment import LocalServing
 from orchestration.feast import FeastFeatureStore
 from orchestration.home import EXPERIMENT, exports
-from switchyard.fraud.online import online_store_of
+from switchyard.fraud.online import cold_store_of, online_store_of
 from switchyard.fraud.raw import Source
 from switchyard.fraud.sources import source_of
 from switchyard.lake import Lake
@@ -39,6 +39,7 @@ def resources(settings: Settings, source: Source, **overrides: object) -> Mappin
         "lake": Lake(settings.lake),
         "source": files if settings.source == "file" else source,
         "online_store": online_store,
+        "cold_store": cold_store_of(settings.cold_store_url, settings.cold_store),
         "feature_store": FeastFeatureStore(settings),
         "serving": LocalServing(settings),
         "mlflow": mlflow_tracking.configured(

@@ -77,6 +77,14 @@ class Settings(BaseSettings):
     redis_url: Annotated[
         str | None, Field(description="Redis or Valkey of production; None starts the embedded one")
     ] = None
+    cold_store_url: Annotated[
+        str | None,
+        Field(description="Postgres of the profiles' second copy; None: SQLite in the home"),
+    ] = None
+    recent_entities: Annotated[
+        int,
+        Field(ge=1, description="Cards, and terminals, a worker keeps for when the store is gone"),
+    ] = 20_000
     mlflow_uri: Annotated[str | None, Field(description="None: SQLite in the home")] = None
     host: Annotated[str, Field(description="Address the service binds to")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="Port of the decision service")] = 3000
@@ -88,6 +96,19 @@ class Settings(BaseSettings):
     future_limit_s: Annotated[
         int, Field(ge=0, description="How far an event may lie ahead of the service's clock")
     ] = 300
+    drain_s: Annotated[
+        float, Field(ge=0, description="Seconds that a worker goes on after SIGTERM")
+    ] = 0.5
+    log_format: Annotated[
+        Literal["json", "text"], Field(description="Form of the served worker's log")
+    ] = "json"
+    log_decisions: Annotated[
+        Literal["never", "degraded", "always"],
+        Field(description="Decisions in the log; degraded ones once in 10 s for each rung"),
+    ] = "degraded"
+    price_per_hour: Annotated[
+        float, Field(ge=0, description="Price of a worker for an hour, in the home's currency")
+    ] = 0.0
     journal_fsync: Annotated[
         Literal["never", "always"], Field(description="'always' survives the machine's death too")
     ] = "never"
@@ -137,6 +158,10 @@ class Settings(BaseSettings):
     @property
     def journal(self) -> Path:
         return self.home / "journal"
+
+    @property
+    def cold_store(self) -> Path:
+        return self.home / "cold_store.sqlite"
 
     @property
     def mlflow_tracking_uri(self) -> str:

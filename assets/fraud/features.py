@@ -19,6 +19,7 @@ from switchyard.fraud.columns import (
     TERMINAL_PROFILE,
 )
 from switchyard.lake import Lake
+from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
@@ -97,7 +98,8 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         group_name=GROUP,
         deps=["customer_profiles", "terminal_profiles", "feature_registry"],
         description="The newest profile of every card and terminal in the online store, in Feast's own "
-        "format. A newer day is never replaced; a correction of the same day arrives.",
+        "format, and a copy in the cold store. A newer day is never replaced; a correction of the same day "
+        "arrives.",
         owners=OWNERS,
         kinds={"redis", "feast"},
         **daily,
@@ -107,12 +109,13 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         config: AsOf,
         lake: dg.ResourceParam[Lake],
         online_store: dg.ResourceParam[OnlineStore],
+        cold_store: dg.ResourceParam[ColdStore],
         feature_store: dg.ResourceParam[FeatureStore],
     ) -> dg.MaterializeResult:
         now = config.moment(lake) if config.as_of else datetime.now(UTC)
         due = [d for d in days_of(context) if windows.available_at(d) <= now]
         newest = [d for d in due if lake.has("customer_profiles", d)][-PROFILE_TTL_DAYS:]
-        rows = {day: sync.sync_profiles(lake, online_store, day) for day in newest}
+        rows = {day: sync.sync_profiles(lake, online_store, day, cold_store) for day in newest}
         if not newest:
             return dg.MaterializeResult(
                 metadata={"dagster/row_count": 0, "not_due_before": str(now)}

@@ -25,6 +25,8 @@ from switchyard.learning.release import check_release
 
 NAME = "fraud"
 _SERVICE = Path(__file__).with_name("service.py")
+_BESIDE = ("__init__.py", "fraud/__init__.py", "fraud/supervisor.py")
+"""What the service imports of the package ``bentos``."""
 _BUILDING = ".building-"
 _SOURCE = "source"
 _PACKAGES = (
@@ -56,7 +58,8 @@ def source_hash() -> str:
     """SHA-256 (hex) over the Python sources that a Bento copies, their paths and contents."""
     package = Path(switchyard.__file__).parent
     digest = hashlib.sha256()
-    for file in (_SERVICE, *sorted(package.rglob("*.py"))):
+    beside = [_SERVICE.parents[1] / name for name in _BESIDE]
+    for file in (_SERVICE, *beside, *sorted(package.rglob("*.py"))):
         digest.update(f"{os.path.relpath(file, package.parent)}\0".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -104,6 +107,9 @@ def _write_context(context: Path, release_folder: Path) -> None:
     shutil.copytree(Path(switchyard.__file__).parent, context / "switchyard", ignore=no_caches)
     shutil.copytree(release_folder, context / "release")
     shutil.copy(_SERVICE, context / "service.py")
+    for name in _BESIDE:
+        (context / "bentos" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_SERVICE.parents[1] / name, context / "bentos" / name)
     (context / "bentofile.yaml").write_text(yaml.safe_dump(_bentofile(release_folder.name)))
 
 

@@ -6,9 +6,9 @@ anything that decides; that is ``switchyard``, copied into the Bento beside the 
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import bentoml
@@ -20,26 +20,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.http import Endpoint
+from switchyard.serving.http import Application, Endpoint, Front
 from switchyard.serving.keys import ApiKeys
 from switchyard.serving.replies import encode, error_answer
 from switchyard.settings import load_settings
 
 SETTINGS = load_settings()
 RELEASE = Path(__file__).with_name("release")
+ROUTES: dict[str, Application] = {}
+"""Filled when the worker's service is there; until then nobody is let in."""
 
 
 def in_error_shape(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     answer = error_answer(RequestError(error.detail, status=error.status_code))
     return Response(answer.body, answer.status, error.headers, "application/json")
-
-
-def metrics(_request: Request) -> Response:
-    from bentoml._internal.configuration.containers import BentoMLContainer
-
-    client = BentoMLContainer.metrics_client.get()
-    return Response(client.generate_latest(), media_type=client.CONTENT_TYPE_LATEST)
 
 
 def openapi(_request: Request) -> Response:
@@ -51,7 +46,7 @@ def openapi(_request: Request) -> Response:
 
 
 APP = Starlette(
-    routes=[Route("/metrics", metrics), Route("/openapi.json", openapi)],
+    routes=[Route("/openapi.json", openapi)],
     exception_handlers={HTTPException: in_error_shape},
 )
 
@@ -63,9 +58,7 @@ APP = Starlette(
     http={"host": SETTINGS.host, "port": SETTINGS.port},
     traffic={"timeout": 5},  # each request leaves a timer behind for that long
     logging={"access": {"enabled": False}},
-    metrics={
-        "enabled": False
-    },  # BentoML's label the raw path; /metrics above has the project's own
+    metrics={"enabled": False},  # BentoML's label the raw path; the worker adds the project's own
     tracing={"excluded_urls": ["v1/"]},
 )
 class FraudDecisions:
@@ -75,31 +68,68 @@ class FraudDecisions:
     @staticmethod
     def refuse_what_cannot_be_served() -> None:
         """Runs once, before any worker: a damaged release or an open address ends the server here."""
+        from bentos.fraud.supervisor import teach_supervisor
         from switchyard.learning.release import check_release
+        from switchyard.serving.workers import open_run_folder
 
         context = click.get_current_context(silent=True)
         host = (context.params.get("host") if context else None) or SETTINGS.host
         try:
             ApiKeys.parse(SETTINGS.api_keys).refuse_open_address(host)
-            check_release(RELEASE)
+            open_run_folder(SETTINGS.home, check_release(RELEASE)["id"])
         except SwitchyardError as error:
             sys.exit(f"the fraud service does not start: {error}")
+        teach_supervisor()
 
     def __init__(self) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
-        from switchyard.fraud.service import open_service
+        from switchyard.fraud.money import minor_units
+        from switchyard.fraud.service import figures, follow_plan, open_service
+        from switchyard.serving.collector import set_aside, watch_pauses
+        from switchyard.serving.drain import drain_on_sigterm, on_hangup
+        from switchyard.serving.housekeeping import Housekeeping
+        from switchyard.serving.logs import write_logs
         from switchyard.serving.metrics import Metrics
+        from switchyard.serving.workers import run_folder
 
-        counted = Metrics()
-        self.service = open_service(SETTINGS, RELEASE, counted)
+        folder = run_folder(SETTINGS.home, os.getppid())
+        self.metrics = Metrics(folder, minor_units(SETTINGS.currency))
+        self.service = open_service(SETTINGS, RELEASE, self.metrics)
+        lineup = self.service.engine.lineup
+        self.end_logs = write_logs(SETTINGS.log_format, release=lambda: lineup.champion.id)
+        reloader = follow_plan(SETTINGS, self.service, folder, self.metrics.reloaded)
+        self.drain = drain_on_sigterm(SETTINGS.drain_s)
+        on_hangup(reloader.call)
+        self.housekeeping = Housekeeping()
+        self.housekeeping.watch(reloader.watch())
+        self.housekeeping.every(1.0, self.metrics.tick)
+        self.open_routes(figures(SETTINGS, self.service, folder))
+        set_aside()
+        self.end_pauses = watch_pauses(self.metrics.paused)
+
+    def open_routes(self, scrape: Callable[[], bytes]) -> None:
+        """From now on requests are let in."""
+        from switchyard.serving.exposition import CONTENT_TYPE
+
         keys = ApiKeys.parse(SETTINGS.api_keys)
-        APP.router.routes += [
-            Route(post.path, Endpoint(post, keys, counted.answered), methods=["POST"])
-            for post in self.service.routes()
-        ]
-        gc.collect()
-        gc.freeze()
+        for post in self.service.routes():
+            ROUTES[post.path] = Endpoint(post, keys, self.metrics.answered)
+
+        def metrics(_request: Request) -> Response:
+            return Response(scrape(), media_type=CONTENT_TYPE)
+
+        APP.router.routes.append(Route("/metrics", metrics))
+
+    def __is_ready__(self) -> bool:
+        return self.drain is None or not self.drain.begun
 
     @bentoml.on_shutdown
     def close(self) -> None:
+        self.housekeeping.close()
         self.service.close()
+        self.end_pauses()
+        self.metrics.close()
+        self.end_logs()
+
+
+FraudDecisions.add_asgi_middleware(Front, routes=ROUTES)

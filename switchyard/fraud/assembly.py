@@ -68,8 +68,8 @@ def assemble(requests: Sequence[Transaction], trip: Trip | None, minor_units: in
     blobs = trip.activity if trip else ([b""] * n, [b""] * n)
     customer = _windows(blobs[0], events, "customer")
     terminal = _windows(blobs[1], events, "terminal")
-    profiles, stale = _usable_profiles(requests, trip)
-    damaged = customer.torn | terminal.torn | (trip.damaged if trip else set(range(n)))
+    profiles, stale, overdue = _usable_profiles(requests, trip)
+    damaged = customer.torn | terminal.torn | overdue | (trip.damaged if trip else set(range(n)))
     days = [
         [None if day == MISSING else day for day in matrix[:, 0].tolist()] for matrix in profiles
     ]
@@ -129,23 +129,26 @@ def _windows_of_each(
 
 def _usable_profiles(
     requests: Sequence[Transaction], trip: Trip | None
-) -> tuple[tuple[Ints, Ints], set[int]]:
-    """Both profiles of each request, MISSING where none is usable, and whose are past their time."""
+) -> tuple[tuple[Ints, Ints], set[int], set[int]]:
+    """Both profiles of each request, MISSING where none is usable; whose are past their time, whose too far."""
     stale: set[int] = set()
+    overdue: set[int] = set()
     if trip is None:
         empty = [np.full((len(requests), width), MISSING) for width in _PROFILE_WIDTHS]
-        return (empty[0], empty[1]), stale
+        return (empty[0], empty[1]), stale, overdue
     for matrix, times, synced in zip(
         trip.profiles, trip.available_at, trip.synced_through, strict=True
     ):
         for i, available_at in enumerate(times.tolist()):
             moment = requests[i].event_timestamp_us
             state = profile_state(available_at, moment, synced, _TTL_US)
-            if state == "expired":
+            if state in ("expired", "overdue"):
                 matrix[i] = MISSING
+            if state == "overdue":
+                overdue.add(i)
             elif state == "stale":
                 stale.add(i)
-    return (trip.profiles[0], trip.profiles[1]), stale
+    return (trip.profiles[0], trip.profiles[1]), stale, overdue
 
 
 def _columns(requests: Sequence[Transaction], events: Events) -> Requests:

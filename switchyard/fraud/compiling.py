@@ -1,23 +1,15 @@
-"""Compiling with numba, and a cache of the result that is found again by content, not by place.
+"""What of the fraud service is compiled: the decorator of its functions, and all of it at once.
 
-It lies in the environment that compiled it, and setting one up fills it (``python -m
-switchyard.fraud.compiling``), so that no service and no home begins with compiling: a Bento's copy of the
-package finds what the source tree compiled. And since numba freezes constants of other modules into what it
-compiles but notices changes of one file only, what is cached depends on all modules whose constants and
-functions are compiled in.
+``python -m switchyard.fraud.compiling`` fills the cache; setting an environment up does it. Not here: how
+compiled code is found again (``switchyard.compiling``).
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import numba
-from numba.core import caching
+from switchyard import compiling
 
 COMPILED_IN = ("columns", "events", "sliding")
 """Modules beside a compiled function's own whose content ends up in it."""
@@ -26,19 +18,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def compiled(function: _F) -> _F:
-    """Compile at the first call, strict IEEE arithmetic; found again below :func:`cache_folder`."""
-    dispatcher = numba.njit(error_model="numpy")(function)
-    dispatcher._cache = _ContentCache(function)  # what njit(cache=True) does, with another locator
-    return cast(_F, dispatcher)
-
-
-def cache_folder() -> Path:
-    """NUMBA_CACHE_DIR; without it the environment's own, or the user's where that can't be written."""
-    if caching.config.CACHE_DIR:
-        return Path(caching.config.CACHE_DIR)
-    if os.access(sys.prefix, os.W_OK):
-        return Path(sys.prefix) / "var" / "cache" / "switchyard"
-    return Path.home() / ".cache" / "switchyard"
+    """Compile at the first call, and again when it or a module of COMPILED_IN changed."""
+    return compiling.compiled(function, compiled_in=COMPILED_IN)
 
 
 def compile_all() -> None:
@@ -47,45 +28,14 @@ def compile_all() -> None:
     from switchyard.fraud.features import compile_vectors
     from switchyard.fraud.online import FraudDomain
     from switchyard.fraud.recompute import compile_search
+    from switchyard.learning.trees import compile_trees
 
     compile_windows()
     compile_vectors()
     compile_search()
+    compile_trees()
     domain = FraudDomain(100)
     domain.assemble([domain.example()], None)
-
-
-class _ContentLocator(caching._CacheLocator):  # type: ignore[misc]
-    """Where a function's compiled code lies: a folder named by the sources it was made from."""
-
-    def __init__(self, py_file: str, first_line: int) -> None:
-        self._py_file = py_file  # numba's warnings name it
-        self._first_line = first_line
-        source = Path(py_file)
-        files = [source, *(source.with_name(f"{name}.py") for name in COMPILED_IN)]
-        digests = [hashlib.sha256(file.read_bytes()).digest() for file in files]
-        self._stamp = hashlib.sha256(b"".join(digests)).hexdigest()
-
-    @classmethod
-    def from_function(cls, py_func: Any, py_file: str) -> _ContentLocator:
-        return cls(py_file, py_func.__code__.co_firstlineno)
-
-    def get_cache_path(self) -> str:
-        return str(cache_folder() / f"{Path(self._py_file).stem}-{self._stamp[:16]}")
-
-    def get_source_stamp(self) -> str:
-        return self._stamp
-
-    def get_disambiguator(self) -> str:
-        return str(self._first_line)
-
-
-class _ContentCacheImpl(caching.CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = (_ContentLocator,)
-
-
-class _ContentCache(caching.FunctionCache):  # type: ignore[misc]
-    _impl_class = _ContentCacheImpl
 
 
 if __name__ == "__main__":

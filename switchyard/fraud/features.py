@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from switchyard import compiling
 from switchyard.errors import InputError, LakeError
 from switchyard.fraud.columns import (
     CHANNELS,
@@ -41,10 +42,10 @@ from switchyard.lake import Lake
 Floats = npt.NDArray[np.float64]
 
 COMPUTING_MODULES = (
-    "columns", "compiling", "events", "sliding", "activity", "windows", "money", "features",
+    "columns", "events", "sliding", "activity", "windows", "money", "features",
     "requests", "assembly", "online",
 )  # fmt: skip
-"""The modules whose source decides what a column holds."""
+"""The modules whose source decides what a column holds, beside ``switchyard.compiling``."""
 
 _TABLES = (CUSTOMER_PROFILE, TERMINAL_PROFILE, CUSTOMER_ACTIVITY, TERMINAL_ACTIVITY)
 _F, _CP, _TP, _CA, _TA = (positions(table) for table in (FEATURES, *_TABLES))
@@ -371,6 +372,7 @@ def _matrix(table: pa.Table, columns: list[str], rows: Ints) -> Ints:
 def code_hash() -> str:
     """SHA-256 (hex) over the source of the modules that compute the columns."""
     digest = hashlib.sha256()
-    for module in COMPUTING_MODULES:
-        digest.update(Path(__file__).with_name(f"{module}.py").read_text("utf-8").encode())
+    here = [Path(__file__).with_name(f"{module}.py") for module in COMPUTING_MODULES]
+    for path in (Path(compiling.__file__), *here):
+        digest.update(path.read_text("utf-8").encode())
     return digest.hexdigest()

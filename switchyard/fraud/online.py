@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,9 +20,12 @@ from switchyard.fraud.assembly import assemble, transaction_records, verdict_rec
 from switchyard.fraud.columns import CUSTOMER_PROFILE, FEATURES, TERMINAL_PROFILE, names
 from switchyard.fraud.requests import EPOCH, Label, Parser, Transaction
 from switchyard.fraud.rules import rule_on
+from switchyard.serving.cold_store import ColdStore, open_cold_store
+from switchyard.serving.commands import Commands
 from switchyard.serving.domain import Assembled, Floats, Ruling
 from switchyard.serving.engine import Taken
 from switchyard.serving.feast_format import View
+from switchyard.serving.hot_store import HotStore
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Accepted, Reason, encode
 from switchyard.serving.trip import Append, Claim, Trip
@@ -41,6 +45,16 @@ _LABEL_CLAIM = "\0label"
 def online_store_of(url: str, timeout_s: float = 2.0) -> OnlineStore:
     """The fraud features' part of the online store at ``url``."""
     return OnlineStore(url, PROJECT, VIEWS, timeout_s)
+
+
+def hot_store_of(url: str) -> HotStore:
+    """The same for the service, on its event loop."""
+    return HotStore(url, Commands(PROJECT, VIEWS))
+
+
+def cold_store_of(url: str | None, file: Path) -> ColdStore:
+    """The cold store of the fraud profiles, in the Postgres at ``url`` or else in ``file``."""
+    return open_cold_store(url, file, VIEWS)
 
 
 class FraudDomain:
@@ -86,6 +100,9 @@ class FraudDomain:
             "customer_seq": customer,
             "terminal_seq": terminal,
         }
+
+    def stake(self, request: Transaction) -> int:
+        return request.amount_minor
 
     def example(self) -> Transaction:
         return Transaction(

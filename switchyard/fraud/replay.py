@@ -23,6 +23,7 @@ from switchyard.errors import ServiceError
 from switchyard.fraud.bodies import label_body, transaction_body
 from switchyard.fraud.columns import PROFILE_AVAILABLE_HOUR
 from switchyard.fraud.events import LABEL_DELAY_DAYS, fraud_verdicts
+from switchyard.fraud.online import cold_store_of
 from switchyard.fraud.recompute import Recomputed, recompute_journal
 from switchyard.fraud.sync import sync_profiles
 from switchyard.lake import Lake, days_between
@@ -97,7 +98,8 @@ def replay(
     lake = Lake(settings.lake)
     stream, counts = stream_of(lake, settings, plan)
     told = advance or (lambda _what, _position, _total: None)
-    sender = _Sender(url, plan, lambda day: sync_profiles(lake, store, day), told)
+    cold = cold_store_of(settings.cold_store_url, settings.cold_store)
+    sender = _Sender(url, plan, lambda day: sync_profiles(lake, store, day, cold), told)
     started = time.perf_counter()
     asyncio.run(sender.run(stream, lake))
     seconds = time.perf_counter() - started

@@ -5,48 +5,84 @@ Here: construction and what must hold before the first request. Not here: any pa
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
-from switchyard.errors import StoreError
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import code_hash
-from switchyard.fraud.online import FraudDomain, FraudReader, online_store_of
+from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of, hot_store_of
 from switchyard.fraud.requests import Parser
-from switchyard.learning.release import load_release
-from switchyard.serving import valkey
+from switchyard.learning.release import Release, load_release
+from switchyard.serving import observed, valkey
 from switchyard.serving.engine import Engine
+from switchyard.serving.exposition import exposition
 from switchyard.serving.journal import Journal, wall_clock_us
-from switchyard.serving.metrics import Metrics
+from switchyard.serving.ladder import FeatureLadder
+from switchyard.serving.logs import DecisionLog
+from switchyard.serving.metrics import Sink, total_of
+from switchyard.serving.recent import Recent
+from switchyard.serving.reload import Outcome, Reloader
 from switchyard.serving.service import DecisionService
 from switchyard.settings import Settings
 
-STORE_TIMEOUT_S = 0.05
-"""Longest trip to the online store; a decision then goes on with defaults."""
 
-_log = logging.getLogger(__name__)
-
-
-def open_service(settings: Settings, release_folder: Path, metrics: Metrics) -> DecisionService:
+def open_service(
+    settings: Settings, release_folder: Path, metrics: Sink | None = None
+) -> DecisionService:
     """The service, warmed up: its next decision is as quick as any.
 
     Raises ReleaseError if the release is damaged or needs columns that this code does not compute. A
-    store that does not answer is only logged: decisions then start degraded.
+    store that does not answer degrades decisions, no more.
     """
     parser = Parser(settings.currency, future_limit=timedelta(seconds=settings.future_limit_s))
     domain = FraudDomain(parser.minor_units)
+    cold = cold_store_of(settings.cold_store_url, settings.cold_store)
     engine = Engine(
         domain,
-        online_store_of(valkey.address_of(settings).url, STORE_TIMEOUT_S),
+        hot_store_of(valkey.address_of(settings).url),
         Journal(settings.journal, fsync=settings.journal_fsync == "always"),
         load_release(release_folder, code_hash=code_hash()),
-        decided=metrics.decided,
+        ladder=FeatureLadder(VIEWS, Recent(VIEWS, settings.recent_entities), cold),
+        metrics=metrics,
+        decided=DecisionLog(settings.log_decisions).decided,
     )
-    engine.warm_up()
-    try:
-        engine.store.ping()
-    except StoreError as error:
-        _log.warning("starting without the online store: %s", error)
+    engine.warm_up(engine.lineup.champion)
     explainer = Explainer(settings.journal, settings.releases)
-    return DecisionService(engine, FraudReader(parser, domain), wall_clock_us, explainer.answer)
+    reader = FraudReader(parser, domain)
+    return DecisionService(engine, reader, wall_clock_us, explainer.answer, metrics)
+
+
+def follow_plan(
+    settings: Settings,
+    service: DecisionService,
+    folder: Path,
+    reloaded: Callable[[Outcome], None] = lambda _outcome: None,
+) -> Reloader:
+    """What keeps the service at the releases that the home's plan names; it has followed it once.
+
+    ``folder`` is shared by the workers of one service.
+    """
+    engine = service.engine
+
+    def load(release_id: str) -> Release:
+        release = load_release(settings.releases / release_id, code_hash=code_hash())
+        engine.warm_up(release)
+        return release
+
+    reloader = Reloader(settings.home, engine.lineup, load, folder, reloaded=reloaded)
+    reloader.begin()
+    return reloader
+
+
+def figures(settings: Settings, service: DecisionService, folder: Path) -> Callable[[], bytes]:
+    """What answers a scrape, in a thread of its own: all that the workers of ``folder`` counted, and what
+    is looked up for it."""
+    sources = (
+        observed.releases(service.engine.lineup),
+        observed.journal(settings.journal),
+        observed.store(service.engine.store.url),
+        observed.cost(folder, settings.price_per_hour),
+    )
+    return lambda: exposition(total_of(folder), chain.from_iterable(look() for look in sources))

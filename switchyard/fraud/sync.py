@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from switchyard.errors import StoreError
 from switchyard.fraud import activity
 from switchyard.fraud.bodies import label_body, transaction_body
 from switchyard.fraud.columns import CUSTOMER_PROFILE, TERMINAL_PROFILE, Column, names
@@ -20,6 +21,7 @@ from switchyard.fraud.events import LABEL_DELAY_DAYS, fraud_verdicts
 from switchyard.fraud.online import FraudDomain, FraudReader
 from switchyard.fraud.requests import Parser
 from switchyard.lake import Lake, write_parquet
+from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.engine import Taken
 from switchyard.serving.journal import Journal
 from switchyard.serving.online_store import OnlineStore
@@ -43,16 +45,31 @@ class ActivityOnline:
     events: int
 
 
-def sync_profiles(lake: Lake, store: OnlineStore, day: date) -> int:
-    """Put the profiles of ``day`` online; rows written (rows older than what is there are skipped)."""
-    written = 0
+def sync_profiles(lake: Lake, store: OnlineStore, day: date, cold: ColdStore | None = None) -> int:
+    """Put the profiles of ``day`` online, and beside it into the cold store; rows written online.
+
+    Rows older than what is there are skipped. Neither store waits for the other to be well: both are
+    written, then StoreError is raised if one failed. Repeating it is safe.
+    """
+    written, failed = 0, []
     for view, (table, key, columns) in PROFILES.items():
         rows = lake.read(table, day)
         matrix = np.column_stack([rows[name].to_numpy() for name in names(columns)])
-        available_at = rows["available_at"].cast(pa.int64()).to_numpy()
-        written += store.write_profiles(
-            view, rows[key].to_pylist(), matrix.astype(np.int64), available_at
+        profiles = (
+            view,
+            rows[key].to_pylist(),
+            matrix.astype(np.int64),
+            rows["available_at"].cast(pa.int64()).to_numpy(),
         )
+        for each in (store, cold):
+            try:
+                rows_written = each.write_profiles(*profiles) if each else 0
+            except StoreError as error:
+                failed.append(str(error))
+            else:
+                written += rows_written if each is store else 0
+    if failed:
+        raise StoreError(f"the profiles of {day} are not everywhere; " + "; ".join(failed))
     return written
 
 

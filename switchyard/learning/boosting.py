@@ -1,6 +1,7 @@
-"""Gradient-boosted trees by XGBoost: the candidate for champion. Saved as UBJSON.
+"""Gradient-boosted trees, trained by XGBoost: the candidate for champion. Saved as XGBoost's UBJSON.
 
-One call, ``inplace_predict``, scores everywhere: online, in batch, in replay and beside an explanation.
+One engine, ``trees``, scores and explains everywhere: online, in batch, in replay, in a picture. Its margins
+are XGBoost's to the bit, and it needs no XGBoost to load.
 """
 
 from __future__ import annotations
@@ -8,10 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from switchyard.errors import ReleaseError
 from switchyard.lake import write_text
@@ -24,6 +24,7 @@ from switchyard.learning.interface import (
     read_json,
     typed_params,
 )
+from switchyard.learning.trees import read_ensemble
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,27 @@ class GradientBoosting(Model):
     """Boosted trees by XGBoost's histogram method; exact TreeSHAP contributions."""
 
     name = "gradient_boosting"
-    engine = "xgboost.inplace_predict"
+    engine = "switchyard.trees"
 
-    def __init__(self, columns: Sequence[str], booster: Any, threads: int = 1):
-        self.columns, self.booster = tuple(columns), booster
-        self.use_threads(threads)
-
-    def use_threads(self, threads: int) -> None:
-        super().use_threads(threads)
-        self.booster.set_param({"nthread": threads})
+    def __init__(self, columns: Sequence[str], content: bytes, threads: int = 1):
+        """``content`` is the booster's UBJSON. Raises ReleaseError if it takes other columns."""
+        self.columns, self.content, self.threads = tuple(columns), content, threads
+        self.trees = read_ensemble(content)
+        if self.trees.columns != len(self.columns):
+            raise ReleaseError(
+                f"the trees take {self.trees.columns} columns; the model names {len(self.columns)}"
+            )
 
     @property
     def rounds(self) -> int:
-        return int(self.booster.num_boosted_rounds())
+        return self.trees.rounds
+
+    @cached_property
+    def booster(self) -> Any:
+        """XGBoost's own view of the model, to look into it: nothing is scored by it."""
+        import xgboost as xgb
+
+        return xgb.Booster(model_file=bytearray(self.content))
 
     @classmethod
     def train(
@@ -91,25 +100,13 @@ class GradientBoosting(Model):
             early_stopping_rounds=patience if watched else None,
         )  # fmt: skip
         kept = booster[: booster.best_iteration + 1] if watched else booster
-        return cls(columns, kept, chosen["nthread"])
+        return cls(columns, bytes(kept.save_raw("ubj")), chosen["nthread"])
 
     def margin(self, X: Floats, columns: Sequence[str] | None = None) -> Floats:
-        from xgboost.core import XGBoostError
-
-        rows = in_order(X, columns, self.columns)
-        try:
-            margins = self.booster.inplace_predict(
-                rows, predict_type="margin", validate_features=False
-            )
-        except XGBoostError as error:
-            raise ReleaseError(f"the booster can't score {len(rows)} rows: {error}") from None
-        return np.asarray(margins, dtype=np.float64)
+        return self.trees.margin(in_order(X, columns, self.columns), self.threads)
 
     def contributions(self, X: Floats, columns: Sequence[str] | None = None) -> Floats:
-        import xgboost as xgb
-
-        rows = xgb.DMatrix(in_order(X, columns, self.columns), feature_names=list(self.columns))
-        return np.asarray(self.booster.predict(rows, pred_contribs=True), dtype=np.float64)
+        return self.trees.contributions(in_order(X, columns, self.columns), self.threads)
 
     def settled(self, params: Mapping[str, Any] | None) -> dict[str, Any]:
         return {**(params or {}), "rounds": self.rounds}
@@ -117,18 +114,16 @@ class GradientBoosting(Model):
     def save(self, folder: Path) -> None:
         content = {"columns": self.columns, "rounds": self.rounds}
         write_text(json.dumps(content, indent=1), folder / "model.json")
-        self.booster.save_model(folder / "model.ubj")
+        (folder / "model.ubj").write_bytes(self.content)
 
     @classmethod
     def load(cls, folder: Path, *, threads: int = 1) -> GradientBoosting:
-        import xgboost as xgb
-
-        content = read_json(folder / "model.json", ("columns", "rounds"))
+        described = read_json(folder / "model.json", ("columns", "rounds"))
+        path = folder / "model.ubj"
         try:
-            booster = xgb.Booster(model_file=folder / "model.ubj")
-        except (xgb.core.XGBoostError, ValueError) as error:
-            raise ReleaseError(f"{folder / 'model.ubj'} is no XGBoost model: {error}") from None
-        return cls(content["columns"], booster, threads)
+            return cls(described["columns"], path.read_bytes(), threads)
+        except (OSError, ReleaseError) as error:
+            raise ReleaseError(f"{path} can't be scored with: {error}") from None
 
 
 def _watched(

@@ -23,6 +23,23 @@ FLOOR = 1e-4
 APPEARED = float(2 * (1 - FLOOR) * np.log(1 / FLOOR))
 """PSI of a column that was wholly missing in one window and is there in the other."""
 
+SCORE_EDGES = (
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3,
+    0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99,
+)  # fmt: skip
+"""Upper ends of the bins in which scores are counted, the last one open: fine where nearly all lie."""
+
+
+def score_shares(scores: Floats) -> dict[str, list[float]]:
+    """What a release remembers of its scores: the share in each bin, and the bins' upper ends.
+
+    >>> score_shares(np.array([0.0, 0.0005, 0.3, 1.0]))["shares"][0]
+    0.5
+    """
+    place = np.searchsorted(SCORE_EDGES, scores, side="left")
+    counts = np.bincount(place, minlength=len(SCORE_EDGES) + 1)
+    return {"edges": list(SCORE_EDGES), "shares": (counts / len(scores)).tolist()}
+
 
 def psi(reference: Floats, current: Floats, bins: int = 10) -> float:
     """Population stability index of ``current`` against the deciles of ``reference``.

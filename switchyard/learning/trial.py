@@ -12,6 +12,7 @@ from typing import Any
 
 from switchyard.errors import TrainingError
 from switchyard.learning import Floats, Ints
+from switchyard.learning.drift import score_shares
 from switchyard.learning.fitting import Fitted, Rows
 from switchyard.learning.metrics import Metric, evaluate
 from switchyard.learning.splits import Split
@@ -31,12 +32,13 @@ class Trial:
     baseline_metrics: Mapping[str, Metric]
 
     def record(self) -> dict[str, Any]:
-        """The metrics for JSON: of the candidate and of the baseline."""
+        """For JSON: the metrics of the candidate and of the baseline, and where the candidate's scores lie."""
         return {
             "candidate": {name: m.record() for name, m in self.metrics.items()},
             "baseline": {name: m.record() for name, m in self.baseline_metrics.items()},
             "rows": len(self.test.y),
             "frauds": int(self.test.y.sum()),
+            "scores": score_shares(self.score),
         }
 
 

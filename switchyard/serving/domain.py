@@ -52,7 +52,7 @@ class Ruling:
 
 
 class Domain(Protocol[R]):
-    """A use case as the engine sees it. All methods are called from the engine's one thread."""
+    """A use case as the engine sees it. All methods are called on the engine's one event loop, so none may wait."""
 
     def entities(self, request: R) -> tuple[str, ...]:
         """The request's entity of each view of the online store, in the views' order."""
@@ -76,6 +76,10 @@ class Domain(Protocol[R]):
 
     def appended(self, request: Any, kind: str, numbers: Sequence[int | None]) -> Any:
         """Journal record of the numbers that the request's own events got, None where refused."""
+        ...
+
+    def stake(self, request: R) -> int:
+        """The money that a decision on it is about, in the currency's smallest unit; for the figures."""
         ...
 
     def example(self) -> R:

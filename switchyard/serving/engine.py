@@ -2,7 +2,7 @@
 
 The order is the whole point: read trip -> vectors -> one score call -> reasons -> journal -> write trip ->
 journal (own numbers) -> answers. It knows no use case (``domain``), no HTTP (``http``), no model
-(``judging``). One thread calls it.
+(``judging``). It runs on one event loop and waits for nothing but the store.
 """
 
 from __future__ import annotations
@@ -16,12 +16,18 @@ from typing import Any, Generic, Literal
 from switchyard.errors import StoreError
 from switchyard.serving.claims import Busy, answer_of, conflict, kept, settled_by
 from switchyard.serving.domain import Domain, R
+from switchyard.serving.feast_format import MISSING
+from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
-from switchyard.serving.judging import Judgement, Scorer, judge
-from switchyard.serving.online_store import OnlineStore
-from switchyard.serving.replies import Answer, Reply, encode
-from switchyard.serving.trip import Append, Claim, Claimed, Trip, Wanted, Written
+from switchyard.serving.judging import Judgement, ModelLadder, Scorer
+from switchyard.serving.ladder import FeatureLadder
+from switchyard.serving.lineup import Lineup, Standing
+from switchyard.serving.metrics import Sink, Uncounted
+from switchyard.serving.recent import Recent
+from switchyard.serving.replies import Answer, Reply, Rung, encode
+from switchyard.serving.stopwatch import Stopwatch
+from switchyard.serving.trip import Append, Claim, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
 
 Clock = Callable[[], int]
@@ -57,36 +63,42 @@ class Taken:
     claim: Claim | None = None
 
 
-WRITE_PATIENCE_S = 1.0
-"""How long the second try of a write trip waits."""
-
-
 class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
     A store that is down degrades decisions and never stops them; what is only taken in needs the store.
-    ``decided`` is told of each decision once it is in the journal.
+    ``ladder`` has what stands in for the store (None: what was lately read, no cold store), ``previous`` is
+    the previous champion, if it is loaded. ``metrics`` and ``decided`` are told of each decision once it is
+    in the journal.
     """
 
     def __init__(
         self,
         domain: Domain[R],
-        store: OnlineStore,
+        store: HotStore,
         journal: Journal,
         release: Scorer,
         *,
+        ladder: FeatureLadder | None = None,
+        previous: Scorer | None = None,
         variant: str = "champion",
+        metrics: Sink | None = None,
         decided: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
         self.domain = domain
         self.store = store
         self.journal = journal
-        self.release = release
+        views = store.commands.views
+        self.ladder = ladder or FeatureLadder(views, Recent(views), None)
+        self.lineup = Lineup(Standing(release, previous))
+        self._standing = self.lineup.standing
+        self._models = ModelLadder(release, domain, previous)
         self.variant = variant
+        self._metrics: Sink = metrics or Uncounted()
         self._decided = decided
         self._new_id = unique_tokens()
 
-    def decide(self, asked: Sequence[Asked[R]]) -> list[Answer | Busy]:
+    async def decide(self, asked: Sequence[Asked[R]]) -> list[Answer | Busy]:
         """One answer for each, in order: the decision, the earlier one again, 409, or BUSY.
 
         Of two with the same id in one batch the second gets the first's answer; two of the same entity
@@ -95,7 +107,7 @@ class Engine(Generic[R]):
         firsts: dict[str, Asked[R]] = {}
         for a in asked:
             firsts.setdefault(a.request.transaction_id, a)
-        answers = dict(zip(firsts, self._decide_distinct(list(firsts.values())), strict=True))
+        answers = dict(zip(firsts, await self._decide_distinct(list(firsts.values())), strict=True))
         return [
             answers[a.request.transaction_id]
             if a.request.digest == firsts[a.request.transaction_id].request.digest
@@ -103,47 +115,56 @@ class Engine(Generic[R]):
             for a in asked
         ]
 
-    def take_in(self, taken: Sequence[Taken]) -> list[Answer | Busy]:
+    async def take_in(self, taken: Sequence[Taken]) -> list[Answer | Busy]:
         """Journal and append events and verdicts. Raises StoreError if the store can't take them."""
-        answers = self._settled_claims(taken)
+        answers = await self._settled_claims(taken)
         new = [t for t, answer in zip(taken, answers, strict=True) if answer is None]
         if new:
             self.journal.append([t.record for t in new])
             replies = [StoredReply(t.claim[0], t.claim[2], t.answer) for t in new if t.claim]
-            written = self.store.write([e for t in new for e in t.appends], replies)
+            written = await self.store.write([e for t in new for e in t.appends], replies)
             if written.refused:
                 raise StoreError(f"the online store refused an event: {written.refused[0]}")
             self._journal_numbers([(t.subject, t.kind, t.appends) for t in new], written)
         return [answer or Answer(200, t.answer) for t, answer in zip(taken, answers, strict=True)]
 
-    def warm_up(self) -> None:
-        """Run all code but the store's and the journal's once. Raises ReleaseError if no model scores."""
-        example = self.domain.example()
-        vectors = self.domain.assemble([example], None).vectors
-        self.release.score(vectors)
-        self.domain.reasons(vectors[0], self.release.explain(vectors)[0])
-        self.release.fallback_score(vectors)
+    @property
+    def models(self) -> ModelLadder[R]:
+        """The ladder of the releases that stand now."""
+        standing = self.lineup.standing
+        if standing is not self._standing:
+            self._models = ModelLadder(standing.champion, self.domain, standing.previous)
+            self._standing = standing
+        return self._models
 
-    def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
-        trip = self._read(asked)
-        settled = [
-            settled_by(c, a.request) for a, c in zip(asked, _claims(trip, len(asked)), strict=True)
-        ]
+    def warm_up(self, release: Scorer) -> None:
+        """Run all code of a release once. Raises what a broken one raises. Any thread may call."""
+        ModelLadder(release, self.domain).warm_up()
+
+    async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
+        watch = Stopwatch()
+        trip, rungs = await self._read(asked)
+        watch.lap("read")
+        settled = [settled_by(c, a.request) for a, c in zip(asked, trip.claims, strict=True)]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
-            decided = self._decide_open([asked[i] for i in rows], trip and rows_of(trip, rows))
+            decided = await self._decide_open(
+                [asked[i] for i in rows], rows_of(trip, rows), rungs, watch
+            )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
         return [answer for answer in settled if answer is not None]
 
-    def _decide_open(self, asked: list[Asked[R]], trip: Trip | None) -> list[Answer | Busy]:
+    async def _decide_open(
+        self, asked: list[Asked[R]], trip: Trip, rungs: list[Rung], watch: Stopwatch
+    ) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
-        judgements = judge(self.release, self.domain, requests, assembled.vectors)
-        replies = [
-            self._reply(a, judgement, degraded)
-            for a, judgement, degraded in zip(asked, judgements, assembled.degraded, strict=True)
-        ]
+        watch.lap("features")
+        judgements = self.models.judge(requests, assembled.vectors, watch.within("reasons"))
+        watch.lap("score")
+        degraded = _degraded(rungs, assembled.degraded, judgements)
+        replies = [self._reply(*parts) for parts in zip(asked, judgements, degraded, strict=True)]
         vectors = assembled.vectors.tolist()
         self.journal.append(
             [
@@ -151,10 +172,14 @@ class Engine(Generic[R]):
                 for parts in zip(asked, replies, vectors, assembled.seen, strict=True)
             ]
         )
-        for reply in replies:
+        for request, reply in zip(requests, replies, strict=True):
+            self._metrics.decided(reply, self.domain.stake(request))
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
-        written = self._write(requests, bodies) if trip else None
+        watch.lap("journal")
+        written = None if rungs else await self._write(requests, bodies)
+        watch.lap("write")
+        self._metrics.batch(len(asked), watch.seconds)
         if written is None:
             return [Answer(200, body) for body in bodies]
         return [
@@ -162,20 +187,21 @@ class Engine(Generic[R]):
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
 
-    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Any]) -> Reply:
+    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Rung]) -> Reply:
         return Reply(
             decision_id=self._new_id().hex(),
             transaction_id=asked.request.transaction_id,
             score=judgement.score,
             decision=judgement.decision,
             reasons=judgement.reasons,
-            release=self.release.id,
+            release=judgement.release,
             variant=self.variant,
-            degraded=[*degraded, judgement.rung] if judgement.rung else degraded,
+            degraded=degraded,
             latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
         )
 
-    def _read(self, asked: list[Asked[R]]) -> Trip | None:
+    async def _read(self, asked: list[Asked[R]]) -> tuple[Trip, list[Rung]]:
+        """The read trip, or what stands in for it with the rung of each request."""
         wanted = [
             Wanted(
                 self.domain.entities(a.request),
@@ -183,13 +209,29 @@ class Engine(Generic[R]):
             )
             for a in asked
         ]
-        try:
-            return self.store.read(wanted)
-        except StoreError as error:
-            _log.warning("deciding without the online store: %s", error)
-            return None
+        if self.ladder.tries_store():
+            try:
+                trip = await self.store.read(wanted)
+            except StoreError as error:
+                self.ladder.failed(error)
+            else:
+                self.ladder.took(wanted, trip)
+                self._metrics.looked_up(*self._found(trip))
+                return trip, []
+        return await self.ladder.stand_in(wanted)
 
-    def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
+    def _found(self, trip: Trip) -> tuple[int, int, dict[str, int]]:
+        """Profiles asked for, those of them that are not there, and by view how far its sync is."""
+        views = self.store.commands.views
+        known = {
+            view.name: moment
+            for view, moment in zip(views, trip.synced_through, strict=True)
+            if moment != MISSING
+        }
+        missed = sum(int((times == MISSING).sum()) for times in trip.available_at)
+        return len(trip.claims) * len(views), missed, known
+
+    async def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
         appends = [self.domain.appends(request) for request in requests]
         replies = [
             StoredReply(request.transaction_id, request.digest, body)
@@ -197,7 +239,7 @@ class Engine(Generic[R]):
         ]
         events = [event for own in appends for event in own]
         try:
-            written = self._write_surely(events, replies)
+            written = await self._write_surely(events, replies)
         except StoreError as error:
             _log.warning("decided, but not in the online store: %s", error)
             return None
@@ -207,16 +249,16 @@ class Engine(Generic[R]):
         self._journal_numbers(subjects, written)
         return written
 
-    def _write_surely(self, events: list[Append], replies: list[StoredReply]) -> Written:
+    async def _write_surely(self, events: list[Append], replies: list[StoredReply]) -> Written:
         """Write; if no answer came in time, once more with patience.
 
         The first try may have been applied, and then its numbers must still be learnt: an event that
         others see and that has no journalled number can't be recomputed. Writing again is safe.
         """
         try:
-            return self.store.write(events, replies)
+            return await self.store.write(events, replies)
         except StoreError:
-            return self.store.write(events, replies, timeout_s=WRITE_PATIENCE_S)
+            return await self.store.write(events, replies)
 
     def _journal_numbers(
         self, subjects: Sequence[tuple[Any, str, tuple[Append, ...]]], written: Written
@@ -230,11 +272,11 @@ class Engine(Generic[R]):
             ]
         )
 
-    def _settled_claims(self, taken: Sequence[Taken]) -> list[Answer | Busy | None]:
+    async def _settled_claims(self, taken: Sequence[Taken]) -> list[Answer | Busy | None]:
         claiming = [t for t in taken if t.claim]
         if not claiming:
             return [None] * len(taken)
-        trip = self.store.read([Wanted(t.entities, t.claim) for t in claiming])
+        trip = await self.store.read([Wanted(t.entities, t.claim) for t in claiming])
         claims = iter(trip.claims)
         return [answer_of(next(claims)) if t.claim else None for t in taken]
 
@@ -273,5 +315,13 @@ def _decision_record(
     }
 
 
-def _claims(trip: Trip | None, count: int) -> list[Claimed | None]:
-    return trip.claims if trip else [None] * count
+def _degraded(
+    rungs: list[Rung], assembled: list[list[Rung]], judgements: list[Judgement]
+) -> list[list[Rung]]:
+    """Of each decision all rungs of both ladders, each once; ``rungs`` is empty where the store answered."""
+    if not rungs:
+        return [[*own, *j.degraded] for own, j in zip(assembled, judgements, strict=True)]
+    return [
+        list(dict.fromkeys([rung, *own, *judgement.degraded]))
+        for rung, own, judgement in zip(rungs, assembled, judgements, strict=True)
+    ]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-ProfileState = Literal["current", "stale", "expired"]
+from switchyard.serving.feast_format import MISSING
+
+ProfileState = Literal["current", "stale", "expired", "overdue"]
 
 PERIOD_US = 86_400_000_000
 """A view is synced once a day."""
@@ -22,9 +24,10 @@ def profile_state(available_at: int, moment: int, synced_through: int, ttl_us: i
     ``synced_through`` is the newest available_at whose sync is complete (MISSING: none known; a row is
     then its own witness). 'current': no newer one can be due, so it is the one that training would have
     joined. 'stale': the next sync was due before ``moment`` and is not complete; the row is judged as of
-    that time, and used. 'expired': older than ``ttl_us`` (or not there at all, available_at MISSING), or
-    the next sync is overdue by more than OVERDUE_LIMIT_US; the defaults apply. A late transaction may
-    meet a profile from after its own moment: 'current', since nothing newer is missing.
+    that time, and used. 'expired': older than ``ttl_us`` (or not there at all, available_at MISSING); the
+    defaults apply, as they would in training. 'overdue': the next sync is late by more than
+    OVERDUE_LIMIT_US; the defaults apply for want of anything better. A late transaction may meet a
+    profile from after its own moment: 'current', since nothing newer is missing.
 
     >>> day = PERIOD_US
     >>> profile_state(10 * day, 10 * day + 5, 10 * day, 2 * day)
@@ -35,10 +38,15 @@ def profile_state(available_at: int, moment: int, synced_through: int, ttl_us: i
     'stale'
     >>> profile_state(8 * day, 10 * day + 5, 10 * day, 2 * day)
     'expired'
+    >>> profile_state(10 * day, 19 * day, 10 * day, 2 * day)
+    'overdue'
     """
-    next_due = max(available_at, synced_through) + PERIOD_US
+    newest = max(available_at, synced_through)
+    if newest == MISSING:
+        return "expired"
+    next_due = newest + PERIOD_US
+    if moment - next_due > OVERDUE_LIMIT_US:
+        return "overdue"
     if available_at < min(moment, next_due) - ttl_us:
         return "expired"
-    if moment < next_due:
-        return "current"
-    return "stale" if moment - next_due <= OVERDUE_LIMIT_US else "expired"
+    return "current" if moment < next_due else "stale"

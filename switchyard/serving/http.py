@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from switchyard.errors import (
@@ -28,6 +28,7 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Handle = Callable[[bytes], Awaitable[Answer]]
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,18 @@ class Post(NamedTuple):
     handle: Handle
     role: Role
     limit: int = MAX_BODY_BYTES
+
+
+class Front:
+    """ASGI middleware: paths in ``routes`` are answered here, before anything else the server does."""
+
+    def __init__(self, app: Application, routes: Mapping[str, Application]) -> None:
+        self._app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        await (route or self._app)(scope, receive, send)
 
 
 class Endpoint:
@@ -76,6 +89,8 @@ class Endpoint:
             return error_answer(RequestError("the service failed; its log says why", status=500))
 
     def _admit(self, scope: Scope) -> None:
+        if scope["method"] != "POST":
+            raise RequestError(f"{self._post.path} takes POST, not {scope['method']}", status=405)
         if self._keys.hashed:
             self._keys.check(header(scope, b"authorization"), self._post.role)
         elif (server := scope.get("server")) and not is_loopback(server[0]):

@@ -13,8 +13,24 @@ import msgspec
 from switchyard.errors import RequestError
 
 Decision = Literal["allow", "review", "block"]
-Rung = Literal["stale_profile", "default_features", "fallback_logistic", "fallback_rules"]
-"""What of a decision was degraded: one name for each rung of the two ladders that was stepped on."""
+Rung = Literal[
+    "stale_profile",
+    "cached_features",
+    "cold_features",
+    "default_features",
+    "previous_champion",
+    "fallback_logistic",
+    "fallback_rules",
+    "no_reasons",
+]
+"""What of a decision was degraded: one name for each rung of the two ladders that was stepped on.
+
+Features: 'stale_profile' (the next sync is overdue), 'cached_features' (as read up to five minutes ago),
+'cold_features' (a profile of the cold store, no activity), 'default_features' (something was unreadable,
+too old or nowhere to be had: the feature service's defaults). Models: 'previous_champion' (its release is
+then the reply's), 'fallback_logistic', 'fallback_rules'. 'no_reasons': decided by a model that could not
+explain itself, or whose explanation did not add up to the score.
+"""
 
 
 class Reason(msgspec.Struct, frozen=True):

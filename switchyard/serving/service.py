@@ -1,6 +1,6 @@
-"""The running decision service: bodies in, answers out, everything between in one engine thread.
+"""The running decision service: bodies in, answers out, all on one event loop.
 
-Here: parsing on the event loop, batching, waiting for a transaction that another request is deciding.
+Here: parsing, batching, waiting for a transaction that another request is deciding.
 Not here: the order of a decision (``engine``), HTTP (``http``), the use case (``domain``).
 """
 
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from switchyard.errors import RequestError, SwitchyardError
 from switchyard.serving.batching import Batcher
 from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split
 from switchyard.serving.claims import BUSY, Busy
+from switchyard.serving.commands import LEASE_MS
 from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import FAILURES, Post, refused
 from switchyard.serving.ids import unique_tokens
-from switchyard.serving.online_store import LEASE_MS
+from switchyard.serving.metrics import Sink, Uncounted
 from switchyard.serving.replies import Answer, encode
 
 POLL_S = 0.02
@@ -55,11 +56,13 @@ class DecisionService:
         reader: Reader[R],
         clock: Callable[[], int],
         explain: Callable[[bytes], Any],
+        metrics: Sink | None = None,
     ) -> None:
-        self._engine: Engine[Any] = engine
+        self.engine: Engine[Any] = engine
         self._reader: Reader[Any] = reader
         self._clock = clock
         self._explain = explain
+        self._metrics: Sink = metrics or Uncounted()
         self._new_token = unique_tokens()
         self._batcher: Batcher[Asked[Any] | Taken, Outcome] = Batcher(self._handle)
 
@@ -96,10 +99,10 @@ class DecisionService:
         )
 
     def close(self) -> None:
-        """Answer what still waits, then close journal and store."""
-        self._batcher.close()
-        self._engine.journal.close()
-        self._engine.store.close()
+        """Close journal and stores; nothing may be waiting any more."""
+        self.engine.journal.close()
+        self.engine.store.close()
+        self.engine.ladder.close()
 
     async def _predicted(self, body: bytes) -> Answer:
         try:
@@ -120,25 +123,26 @@ class DecisionService:
             raise outcome
         return outcome
 
-    def _handle(self, items: Sequence[Asked[Any] | Taken]) -> list[Outcome]:
-        """One batch in the engine's thread: what fails for its decisions does not fail its events."""
+    async def _handle(self, items: Sequence[Asked[Any] | Taken]) -> list[Outcome]:
+        """One batch: what fails for its decisions does not fail its events."""
+        self._metrics.waiting(self._batcher.waiting)
         outcomes: list[Outcome] = [BUSY] * len(items)
         asked = [(i, item) for i, item in enumerate(items) if isinstance(item, Asked)]
         taken = [(i, item) for i, item in enumerate(items) if isinstance(item, Taken)]
-        _run(self._engine.decide, asked, outcomes)
-        _run(self._engine.take_in, taken, outcomes)
+        await _run(self.engine.decide, asked, outcomes)
+        await _run(self.engine.take_in, taken, outcomes)
         return outcomes
 
 
-def _run(
-    step: Callable[[Sequence[Part]], Sequence[Answer | Busy]],
+async def _run(
+    step: Callable[[Sequence[Part]], Awaitable[Sequence[Answer | Busy]]],
     parts: list[tuple[int, Part]],
     outcomes: list[Outcome],
 ) -> None:
     if not parts:
         return
     try:
-        answers: Sequence[Outcome] = step([part for _, part in parts])
+        answers: Sequence[Outcome] = await step([part for _, part in parts])
     except SwitchyardError as error:
         answers = [error] * len(parts)
     for (i, _), answer in zip(parts, answers, strict=True):

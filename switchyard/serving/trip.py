@@ -1,7 +1,7 @@
 """What one trip to the online store asks and brings: plain tuples, and the reading of the replies.
 
 Something unreadable under one key is that key's trouble; whatever concerns the whole store is a StoreError.
-Not here: keys and commands (``online_store``).
+Not here: keys and commands (``commands``).
 """
 
 from __future__ import annotations
@@ -135,6 +135,17 @@ def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[o
         claims,
         tuple(mark_of(mark) for mark in answers),
         frozenset(damaged),
+    )
+
+
+def read_written(appends: int, replies: list[object]) -> Written:
+    """The replies of one write: a number for each append, then one reply for each reply to keep."""
+    answers = fit(replies)
+    numbers, stored = answers[:appends], answers[appends:]
+    return Written(
+        [number if isinstance(number, int) else 0 for number in numbers],
+        [claimed(held) if isinstance(held, bytes) else None for held in stored],
+        tuple(str(answer) for answer in answers if isinstance(answer, Exception)),
     )
 
 

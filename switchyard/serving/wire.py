@@ -20,7 +20,8 @@ from redis.retry import Retry
 
 from switchyard.errors import StoreError
 
-_MORE = object()
+MORE = object()
+"""What a reader gives while an answer is not whole."""
 _RECEIVE_BYTES = 1 << 16
 
 
@@ -56,7 +57,7 @@ class Wire:
         self._lock = threading.Lock()
         self._connection: AbstractConnection | None = None
         self._socket: socket.socket | None = None
-        self._reader = _reader()
+        self._reader = new_reader()
 
     def ask(self, payload: bytes, replies: int, timeout_s: float | None = None) -> list[object]:
         """Send ``payload``, a number of commands, and return their ``replies``, error replies included.
@@ -74,14 +75,14 @@ class Wire:
                         raise
                     self._drop()  # the server was restarted since the last trip
                     return self._trip(payload, replies, deadline)
-                if had_one and _lost_script(answer):
+                if had_one and lost_script(answer):
                     self._drop()  # a new connection brings the scripts
                     return self._trip(payload, replies, deadline)
                 return answer
             except (OSError, redis.RedisError, hiredis.HiredisError, ValueError) as error:
                 self._drop()
                 raise StoreError(
-                    f"the online store at {_shown(self.url)} {_what(error)}"
+                    f"the online store at {shown(self.url)} {what_failed(error)}"
                 ) from error
             except BaseException:
                 self._drop()
@@ -111,7 +112,7 @@ class Wire:
         assert isinstance(connection, AbstractConnection)
         connection.connect()  # type: ignore[no-untyped-call]
         self._connection, self._socket = connection, connection._sock
-        self._reader = _reader()
+        self._reader = new_reader()
         if self._scripts:
             load = b"".join(command(b"SCRIPT", b"LOAD", s.encode()) for s in self._scripts)
             for reply in self._exchange(load, len(self._scripts), deadline):
@@ -125,7 +126,7 @@ class Wire:
         reader, answer = self._reader, list[object]()
         while len(answer) < replies:
             reply = reader.gets()
-            if reply is not _MORE:
+            if reply is not MORE:
                 answer.append(reply)
                 continue
             left = deadline - time.monotonic()
@@ -146,17 +147,20 @@ class Wire:
         self._connection = self._socket = None
 
 
-def _reader() -> hiredis.Reader:
-    return hiredis.Reader(notEnoughData=_MORE)
+def new_reader() -> hiredis.Reader:
+    """A parser of answers that gives MORE where more bytes are needed."""
+    return hiredis.Reader(notEnoughData=MORE)
 
 
-def _lost_script(answer: list[object]) -> bool:
+def lost_script(answer: list[object]) -> bool:
+    """Whether the server forgot a script that was called."""
     if hiredis.ReplyError not in set(map(type, answer)):
         return False
     return any(isinstance(r, hiredis.ReplyError) and str(r).startswith("NOSCRIPT") for r in answer)
 
 
-def _what(error: Exception) -> str:
+def what_failed(error: Exception) -> str:
+    """The end of a sentence that begins with the store."""
     if isinstance(error, TimeoutError | redis.TimeoutError):
         return "did not answer in time; is it overloaded, frozen or far away?"
     if isinstance(error, hiredis.ProtocolError | ValueError | redis.InvalidResponse):
@@ -164,7 +168,7 @@ def _what(error: Exception) -> str:
     return f"can't be used ({error}); is it running?"
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """The URL without its password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"

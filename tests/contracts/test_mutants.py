@@ -26,7 +26,7 @@ from switchyard.serving import valkey
 from switchyard.serving.domain import Assembled
 from switchyard.serving.journal import read_journal
 from switchyard.serving.trip import Trip
-from tests.contracts.test_served_parity import make_engine, serve
+from tests.contracts.test_served_parity import make_engine, serve, store_of
 from tests.releases import make_release
 from tests.streams import Row, land, make_label, make_transaction
 
@@ -173,7 +173,7 @@ def run(
     for day in range(DAYS):
         today = (FIRST + day * DAY).date()
         if day:
-            sync_profiles(lake, engine.store, today - DAY)
+            sync_profiles(lake, store_of(engine), today - DAY)
         sent = [(r["event_timestamp"], "decide", r) for r in transactions]
         sent += [(r["label_available_at"], "label", r) for r in labels]
         todays = sorted((each for each in sent if each[0].date() == today), key=lambda s: s[0])

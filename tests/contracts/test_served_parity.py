@@ -19,17 +19,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchyard.fraud.bodies import label_body, transaction_body
-from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
+from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of
 from switchyard.fraud.recompute import recompute
 from switchyard.fraud.requests import EPOCH, Parser, Transaction
 from switchyard.fraud.sync import sync_profiles
 from switchyard.fraud.windows import build_profiles
 from switchyard.learning.release import Release
 from switchyard.serving import valkey
+from switchyard.serving.cold_store import ColdStore
+from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
+from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
+from tests import loops
 from tests.releases import make_release
 from tests.streams import Row, land, streams
 
@@ -87,7 +92,7 @@ def test_every_journalled_vector_comes_out_again(
         sync_before = data.draw(st.integers(0, len(batches)))
         for number, batch in enumerate(batches):
             if number == sync_before:
-                sync_profiles(lake, engine.store, last - DAY)
+                sync_profiles(lake, store_of(engine), last - DAY, cold_of(engine))
             serve(engine, batch)
         engine.journal.close()
 
@@ -100,8 +105,18 @@ def test_every_journalled_vector_comes_out_again(
 
 
 def make_engine(url: str, release: Release, journal: Path) -> Engine[Transaction]:
-    store = OnlineStore(url, f"served{next(_numbers)}", VIEWS)
+    store = HotStore(url, Commands(f"served{next(_numbers)}", VIEWS), budget_s=1.0)
     return Engine(FraudDomain(100), store, Journal(journal), release)
+
+
+def cold_of(engine: Engine[Transaction]) -> ColdStore:
+    """The cold store beside the engine's journal."""
+    return cold_store_of(None, engine.journal.folder / "cold_store.sqlite")
+
+
+def store_of(engine: Engine[Transaction]) -> OnlineStore:
+    """The engine's store as a sync sees it."""
+    return OnlineStore(engine.store.url, engine.store.commands.project, VIEWS)
 
 
 def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None:
@@ -109,13 +124,20 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
     ways: dict[str, list[Row]] = {what: [] for what in _WAYS}
     for what, row in batch:
         ways[what].append(row)
-    engine.decide([ask(row) for row in ways["decide"]])
-    engine.take_in([READER.event(encode(transaction_body(row)), NOW_US) for row in ways["event"]])
-    engine.take_in([READER.label(encode(label_body(row)), NOW_US) for row in ways["label"]])
-    nowhere = OnlineStore("unix:///nobody/listens.sock", "x", VIEWS, timeout_s=0.05)
-    Engine(engine.domain, nowhere, engine.journal, engine.release).decide(
-        [ask(row) for row in ways["decide without the store"]]
-    )
+    events = [READER.event(encode(transaction_body(row)), NOW_US) for row in ways["event"]]
+    labels = [READER.label(encode(label_body(row)), NOW_US) for row in ways["label"]]
+    nowhere = HotStore("unix:///nobody/listens.sock", Commands("x", VIEWS))
+    ladder = FeatureLadder(VIEWS, engine.ladder.recent, cold_of(engine))
+    alone = Engine(engine.domain, nowhere, engine.journal, engine.lineup.champion, ladder=ladder)
+
+    async def all_of_them() -> None:
+        await engine.decide([ask(row) for row in ways["decide"]])
+        await engine.take_in(events)
+        await engine.take_in(labels)
+        await alone.decide([ask(row) for row in ways["decide without the store"]])
+
+    loops.run(engine.store, all_of_them())
+    ladder.close()
 
 
 def ask(row: Row) -> Asked[Transaction]:

@@ -78,7 +78,7 @@ def test_a_release_read_back_scores_and_explains_to_the_bit(
     assert loaded.columns == tuple(columns)
     assert loaded.feature_service == "cards_v1"
     assert loaded.thresholds == Thresholds(0.3, 0.8)
-    assert loaded.manifest["engine"] == "xgboost.inplace_predict"
+    assert loaded.manifest["engine"] == "switchyard.trees"
 
 
 def test_the_id_is_32_hex_and_names_the_folder(make_release: Callable[..., Release]):

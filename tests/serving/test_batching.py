@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 
 import pytest
@@ -15,7 +14,7 @@ from switchyard.serving.batching import Batcher
 def test_a_lone_request_is_handled_alone_and_at_once() -> None:
     batches: list[int] = []
 
-    def handle(items: Sequence[int]) -> list[int]:
+    async def handle(items: Sequence[int]) -> list[int]:
         batches.append(len(items))
         return [2 * item for item in items]
 
@@ -23,34 +22,30 @@ def test_a_lone_request_is_handled_alone_and_at_once() -> None:
         return [await batcher.submit(n) for n in range(3)]
 
     batcher = Batcher(handle)
-    answers = asyncio.run(one_after_the_other())
-    batcher.close()
 
-    assert answers == [0, 2, 4]
+    assert asyncio.run(one_after_the_other()) == [0, 2, 4]
     assert batches == [1, 1, 1]
 
 
 def test_requests_that_arrive_while_one_is_handled_go_together_up_to_the_limit() -> None:
     batches: list[list[int]] = []
-    begun, free = threading.Event(), threading.Event()
+    free = asyncio.Event()
 
-    def handle(items: Sequence[int]) -> list[int]:
-        begun.set()
-        free.wait(timeout=10)
+    async def handle(items: Sequence[int]) -> list[int]:
         batches.append(list(items))
+        await free.wait()
         return [2 * item for item in items]
 
     async def all_at_once() -> list[int]:
-        first = asyncio.ensure_future(batcher.submit(0))
-        await asyncio.to_thread(begun.wait, 10)
-        others = [asyncio.ensure_future(batcher.submit(n)) for n in range(1, 100)]
+        first = batcher.submit(0)
         await asyncio.sleep(0)
+        others = [batcher.submit(n) for n in range(1, 100)]
+        assert batcher.waiting == 99
         free.set()
         return await asyncio.gather(first, *others)
 
     batcher = Batcher(handle)
     answers = asyncio.run(all_at_once())
-    batcher.close()
 
     assert answers == [2 * n for n in range(100)]
     assert [len(batch) for batch in batches] == [1, 64, 35]
@@ -58,7 +53,7 @@ def test_requests_that_arrive_while_one_is_handled_go_together_up_to_the_limit()
 
 
 def test_a_fault_reaches_the_callers_of_its_batch_and_the_next_is_handled() -> None:
-    def handle(items: Sequence[int]) -> list[int]:
+    async def handle(items: Sequence[int]) -> list[int]:
         if 13 in items:
             raise JournalError("no space")
         return list(items)
@@ -71,21 +66,18 @@ def test_a_fault_reaches_the_callers_of_its_batch_and_the_next_is_handled() -> N
     batcher = Batcher(handle)
 
     assert asyncio.run(three()) == [1, 2]
-    batcher.close()
 
 
 def test_a_caller_that_went_away_does_not_disturb_the_others() -> None:
-    started, free = threading.Event(), threading.Event()
+    free = asyncio.Event()
 
-    def handle(items: Sequence[int]) -> list[int]:
-        started.set()
-        free.wait(timeout=10)
+    async def handle(items: Sequence[int]) -> list[int]:
+        await free.wait()
         return list(items)
 
     async def one_leaves() -> int:
-        leaving = asyncio.ensure_future(batcher.submit(1))
-        staying = asyncio.ensure_future(batcher.submit(2))
-        await asyncio.to_thread(started.wait, 10)
+        leaving, staying = batcher.submit(1), batcher.submit(2)
+        await asyncio.sleep(0)
         leaving.cancel()
         free.set()
         return await staying
@@ -93,16 +85,3 @@ def test_a_caller_that_went_away_does_not_disturb_the_others() -> None:
     batcher = Batcher(handle)
 
     assert asyncio.run(one_leaves()) == 2
-    batcher.close()
-
-
-def test_closing_answers_what_still_waits() -> None:
-    async def close_with_some_waiting() -> list[int]:
-        waiting = [asyncio.ensure_future(batcher.submit(n)) for n in range(10)]
-        await asyncio.sleep(0)
-        await asyncio.to_thread(batcher.close)
-        return await asyncio.gather(*waiting)
-
-    batcher: Batcher[int, int] = Batcher(lambda items: list(items))
-
-    assert asyncio.run(close_with_some_waiting()) == list(range(10))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,23 @@ from switchyard.errors import JournalError, StoreError
 from switchyard.fraud.assembly import transaction_records
 from switchyard.fraud.columns import CUSTOMER_PROFILE, FEATURES, names
 from switchyard.fraud.events import CAPACITY, FRAUD_KIND, decode_blob
-from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
+from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of
 from switchyard.fraud.requests import Parser, Transaction
 from switchyard.learning.models import LogisticRegression
 from switchyard.learning.release import Release
-from switchyard.serving.claims import BUSY
+from switchyard.serving.claims import BUSY, Busy
+from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
+from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
+from switchyard.serving.recent import Recent
 from switchyard.serving.replies import Answer
-from switchyard.serving.trip import Append, Claim, Wanted
-from tests.releases import SUSPICIOUS_AMOUNT
+from switchyard.serving.trip import Append, Claim, Trip, Wanted
+from tests import loops
+from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
 NOON_US = 1_772_366_400_000_000  # 2026-03-01 12:00 UTC
 HOUR_US = 3_600_000_000
@@ -48,7 +53,7 @@ def make_engine(
     def make(**overrides: Any) -> Engine[Transaction]:
         parts = {
             "domain": FraudDomain(100),
-            "store": OnlineStore(store_url, project, VIEWS, timeout_s=1.0),
+            "store": HotStore(store_url, Commands(project, VIEWS), budget_s=1.0),
             "journal": Journal(tmp_path / "journal"),
             "release": release,
         }
@@ -59,6 +64,14 @@ def make_engine(
     for engine in made:
         engine.store.close()
         engine.journal.close()
+
+
+@pytest.fixture
+def store(store_url: str, project: str) -> Iterator[OnlineStore]:
+    """The engine's store as others see it."""
+    online = OnlineStore(store_url, project, VIEWS)
+    yield online
+    online.close()
 
 
 @pytest.fixture
@@ -87,9 +100,14 @@ def ask(transaction: Transaction) -> Asked[Transaction]:
     return Asked(transaction, NOON_US, time.perf_counter(), new_token())
 
 
+def run(engine: Engine[Transaction], *transactions: Transaction) -> list[Answer | Busy]:
+    """The answers to one batch."""
+    return loops.run(engine.store, engine.decide([ask(t) for t in transactions]))
+
+
 def decide(engine: Engine[Transaction], *transactions: Transaction) -> list[dict[str, Any]]:
     """The decoded bodies of the answers, each of which must be a 200."""
-    answers = engine.decide([ask(t) for t in transactions])
+    answers = run(engine, *transactions)
     assert all(isinstance(answer, Answer) and answer.status == 200 for answer in answers)
     return [json.loads(answer.body) for answer in answers if isinstance(answer, Answer)]
 
@@ -98,8 +116,8 @@ def journalled(engine: Engine[Transaction], kind: str) -> list[dict[str, Any]]:
     return [r for r in read_journal(engine.journal.folder) if r["type"] == kind]
 
 
-def kept_events(engine: Engine[Transaction], customer: str = "c1") -> list[Any]:
-    blob = engine.store.read([Wanted((customer, "s1"))]).activity[0][0]
+def kept_events(store: OnlineStore, customer: str = "c1") -> list[Any]:
+    blob = store.read([Wanted((customer, "s1"))]).activity[0][0]
     return list(decode_blob(blob)[1]) if blob else []
 
 
@@ -188,11 +206,11 @@ def test_a_blocked_transaction_gets_its_strongest_reasons_and_they_add_up(
     assert first["value"] == 2 * SUSPICIOUS_AMOUNT
 
 
-def test_warming_up_leaves_no_trace(engine: Engine[Transaction]) -> None:
-    engine.warm_up()
+def test_warming_up_leaves_no_trace(engine: Engine[Transaction], store: OnlineStore) -> None:
+    engine.warm_up(engine.lineup.champion)
 
     assert list(read_journal(engine.journal.folder)) == []
-    assert kept_events(engine, "example") == []
+    assert kept_events(store, "example") == []
 
 
 # ---------------------------------------------------------------- batches
@@ -221,25 +239,24 @@ def test_the_same_id_twice_in_a_batch_is_one_decision(engine: Engine[Transaction
 def test_the_same_id_with_another_body_in_a_batch_is_a_conflict_and_the_others_go_on(
     engine: Engine[Transaction],
 ) -> None:
-    answers = engine.decide(
-        [
-            ask(make_transaction(1)),
-            ask(make_transaction(1, amount_minor=1)),
-            ask(make_transaction(2)),
-        ]
+    answers = run(
+        engine, make_transaction(1), make_transaction(1, amount_minor=1), make_transaction(2)
     )
 
     assert [a.status for a in answers if isinstance(a, Answer)] == [200, 409, 200]
 
 
 def test_a_batch_gives_each_the_score_it_would_get_alone(
-    make_engine: Callable[..., Engine[Transaction]], project: str, store_url: str
+    make_engine: Callable[..., Engine[Transaction]],
+    project: str,
+    store_url: str,
+    store: OnlineStore,
 ) -> None:
     several = [
         make_transaction(n, customer_id=f"c{n}", terminal_id=f"s{n}", amount_minor=n * 7_001)
         for n in range(1, 40)
     ]
-    alone = OnlineStore(store_url, f"{project}-alone", VIEWS)
+    alone = HotStore(store_url, Commands(f"{project}-alone", VIEWS), budget_s=1.0)
 
     together = decide(make_engine(), *several)
     one_by_one = [decide(make_engine(store=alone), t)[0] for t in several]
@@ -251,14 +268,14 @@ def test_a_batch_gives_each_the_score_it_would_get_alone(
 
 
 def test_the_same_id_and_body_get_the_same_reply_and_nothing_is_decided_twice(
-    engine: Engine[Transaction],
+    engine: Engine[Transaction], store: OnlineStore
 ) -> None:
-    first = engine.decide([ask(make_transaction())])
-    again = engine.decide([ask(make_transaction())])
+    first = run(engine, make_transaction())
+    again = run(engine, make_transaction())
 
     assert first == again
     assert len(journalled(engine, "decision")) == 1
-    assert len(kept_events(engine)) == 1
+    assert len(kept_events(store)) == 1
 
 
 def test_the_same_id_with_another_body_is_a_conflict_that_names_the_field(
@@ -266,7 +283,7 @@ def test_the_same_id_with_another_body_is_a_conflict_that_names_the_field(
 ) -> None:
     decide(engine, make_transaction())
 
-    (answer,) = engine.decide([ask(make_transaction(amount_minor=1))])
+    (answer,) = run(engine, make_transaction(amount_minor=1))
 
     assert isinstance(answer, Answer)
     assert answer.status == 409
@@ -274,12 +291,12 @@ def test_the_same_id_with_another_body_is_a_conflict_that_names_the_field(
 
 
 def test_what_another_worker_is_deciding_is_busy_for_the_same_body_and_a_conflict_for_another(
-    engine: Engine[Transaction],
+    engine: Engine[Transaction], store: OnlineStore
 ) -> None:
     mine = make_transaction()
-    engine.store.read([Wanted(("c1", "s1"), Claim("t1", b"another worker's", mine.digest))])
+    store.read([Wanted(("c1", "s1"), Claim("t1", b"another worker's", mine.digest))])
 
-    same, other = engine.decide([ask(mine)]), engine.decide([ask(make_transaction(amount_minor=1))])
+    same, other = run(engine, mine), run(engine, make_transaction(amount_minor=1))
 
     assert same == [BUSY]
     assert isinstance(other[0], Answer)
@@ -290,17 +307,19 @@ def test_what_another_worker_is_deciding_is_busy_for_the_same_body_and_a_conflic
 # ---------------------------------------------------------------- profiles
 
 
-def write_profile(engine: Engine[Transaction], available_at_us: int, **values: int) -> None:
+def write_profile(store: OnlineStore, available_at_us: int, **values: int) -> None:
     columns = names(CUSTOMER_PROFILE)
     row = np.zeros((1, len(columns)), np.int64)
     for name, value in values.items():
         row[0, columns.index(name)] = value
-    engine.store.write_profiles("customer_profile", ["c1"], row, np.array([available_at_us]))
+    store.write_profiles("customer_profile", ["c1"], row, np.array([available_at_us]))
 
 
-def test_a_current_profile_is_used_and_its_day_journalled(engine: Engine[Transaction]) -> None:
+def test_a_current_profile_is_used_and_its_day_journalled(
+    engine: Engine[Transaction], store: OnlineStore
+) -> None:
     write_profile(
-        engine, NOON_US - 10 * HOUR_US, customer_profile_day=20_512, customer_tx_count_30d=60
+        store, NOON_US - 10 * HOUR_US, customer_profile_day=20_512, customer_tx_count_30d=60
     )
 
     (reply,) = decide(engine, make_transaction())
@@ -312,10 +331,10 @@ def test_a_current_profile_is_used_and_its_day_journalled(engine: Engine[Transac
 
 
 def test_a_profile_whose_successor_is_overdue_is_used_and_named_stale(
-    engine: Engine[Transaction],
+    engine: Engine[Transaction], store: OnlineStore
 ) -> None:
     write_profile(
-        engine, NOON_US - 3 * DAY_US, customer_profile_day=20_509, customer_tx_count_30d=60
+        store, NOON_US - 3 * DAY_US, customer_profile_day=20_509, customer_tx_count_30d=60
     )
 
     (reply,) = decide(engine, make_transaction())
@@ -324,25 +343,28 @@ def test_a_profile_whose_successor_is_overdue_is_used_and_named_stale(
     assert journalled(engine, "decision")[0]["customer_profile_day"] == 20_509
 
 
-def test_a_profile_beyond_its_time_is_not_used(engine: Engine[Transaction]) -> None:
+def test_a_profile_beyond_its_time_is_not_used(
+    engine: Engine[Transaction], store: OnlineStore
+) -> None:
     write_profile(
-        engine, NOON_US - 40 * DAY_US, customer_profile_day=20_472, customer_tx_count_30d=60
+        store, NOON_US - 40 * DAY_US, customer_profile_day=20_472, customer_tx_count_30d=60
     )
 
-    decide(engine, make_transaction())
+    (reply,) = decide(engine, make_transaction())
 
     (record,) = journalled(engine, "decision")
     assert record["customer_profile_day"] is None
     assert record["vector"][FEATURE["customer_tx_count_30d"]] == 0
+    assert reply["degraded"] == ["default_features"]
 
 
 # ---------------------------------------------------------------- what fails
 
 
 def test_without_the_store_decisions_go_on_with_defaults_and_say_so(
-    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
+    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path, store: OnlineStore
 ) -> None:
-    nowhere = OnlineStore(f"unix://{tmp_path}/nobody.sock", "x", VIEWS, timeout_s=0.05)
+    nowhere = HotStore(f"unix://{tmp_path}/nobody.sock", Commands("x", VIEWS))
     engine = make_engine(store=nowhere)
 
     replies = decide(engine, make_transaction(1), make_transaction(2))
@@ -353,13 +375,113 @@ def test_without_the_store_decisions_go_on_with_defaults_and_say_so(
     assert journalled(engine, "appended") == []
 
 
+class Sometimes(HotStore):
+    """The real store, which can't be reached while ``gone``."""
+
+    gone = False
+    trips = 0
+
+    async def read(self, wanted: Sequence[Wanted]) -> Trip:
+        self.trips += 1
+        if self.gone:
+            raise StoreError("it is gone")
+        return await super().read(wanted)
+
+
+@pytest.fixture
+def sometimes(store_url: str, project: str) -> Sometimes:
+    return Sometimes(store_url, Commands(project, VIEWS), budget_s=1.0)
+
+
+def test_while_the_store_is_gone_what_was_lately_read_serves_and_says_so(
+    make_engine: Callable[..., Engine[Transaction]], store: OnlineStore, sometimes: Sometimes
+) -> None:
+    write_profile(
+        store, NOON_US - 10 * HOUR_US, customer_profile_day=20_512, customer_tx_count_30d=60
+    )
+    engine = make_engine(store=sometimes)
+    decide(engine, make_transaction(1))
+    decide(engine, make_transaction(2))
+    sometimes.gone = True
+
+    (reply,) = decide(engine, make_transaction(3))
+
+    record = journalled(engine, "decision")[-1]
+    assert reply["degraded"] == ["cached_features"]
+    assert (record["customer_profile_day"], record["customer_seq_seen"]) == (20_512, 1)
+    assert record["vector"][FEATURE["customer_tx_count_30d"]] == 60
+    assert record["vector"][FEATURE["customer_tx_count_1min"]] == 1
+    assert len(journalled(engine, "appended")) == 2
+
+
+def test_what_was_never_read_is_looked_up_in_the_cold_store_and_judged_by_the_same_rule(
+    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
+) -> None:
+    cold = cold_store_of(None, tmp_path / "cold.sqlite")
+    nowhere = HotStore(f"unix://{tmp_path}/nobody.sock", Commands("x", VIEWS))
+    engine = make_engine(store=nowhere, ladder=FeatureLadder(VIEWS, Recent(VIEWS), cold))
+    seen = []
+
+    for days_ago in (0, 3, 40):
+        available_at = np.array([NOON_US - 10 * HOUR_US - days_ago * DAY_US])
+        (tmp_path / "cold.sqlite").unlink(missing_ok=True)
+        cold.close()
+        for view in VIEWS:
+            row = np.full((1, len(view.features)), 3)
+            cold.write_profiles(view.name, ["c1" if view is VIEWS[0] else "s1"], row, available_at)
+        seen.append(decide(engine, make_transaction(days_ago))[0]["degraded"])
+
+    profile_days = [r["customer_profile_day"] for r in journalled(engine, "decision")]
+    assert seen == [
+        ["cold_features"],
+        ["cold_features", "stale_profile"],
+        ["cold_features", "default_features"],
+    ]
+    assert profile_days == [3, 3, None]
+
+
+def test_a_store_that_fails_five_times_is_not_asked_for_a_while(
+    make_engine: Callable[..., Engine[Transaction]], sometimes: Sometimes
+) -> None:
+    clock = [0.0]
+    ladder = FeatureLadder(VIEWS, Recent(VIEWS), None, clock=lambda: clock[0])
+    engine = make_engine(store=sometimes, ladder=ladder)
+    sometimes.gone = True
+    for n in range(20):
+        decide(engine, make_transaction(n))
+    asked = sometimes.trips
+    sometimes.gone = False
+
+    (still_alone,) = decide(engine, make_transaction(30))
+    clock[0] += 2
+    (back,) = decide(engine, make_transaction(31))
+
+    assert asked == 5
+    assert still_alone["degraded"] == ["default_features"]
+    assert back["degraded"] == []
+
+
+def test_the_reply_names_the_release_that_really_decided(
+    make_engine: Callable[..., Engine[Transaction]], release: Release, tmp_path: Path
+) -> None:
+    earlier = make_release(tmp_path / "earlier", training={"seed": 8})
+    broken = make_release_that_cannot_score(release, "model")
+    engine = make_engine(release=broken, previous=earlier)
+
+    (reply,) = decide(engine, make_transaction())
+
+    (record,) = journalled(engine, "decision")
+    assert reply["degraded"] == ["previous_champion"]
+    assert reply["release"] == record["release"] == earlier.id != release.id
+
+
 def test_an_unreadable_activity_degrades_its_own_card_only(
-    engine: Engine[Transaction], store_url: str
+    engine: Engine[Transaction], store_url: str, store: OnlineStore
 ) -> None:
     import redis
 
     with redis.Redis.from_url(store_url) as client:
-        client.set(engine.store.activity_key("customer", "c1"), b"\x00" * 100)
+        client.set(engine.store.commands.activity_key("customer", "c1"), b"\x00" * 100)
 
     damaged, fine = decide(engine, make_transaction(1), make_transaction(2, customer_id="c2"))
 
@@ -419,15 +541,15 @@ def test_without_any_model_the_rules_decide_and_give_themselves_as_the_reason(
 
 
 def test_what_cannot_be_journalled_is_not_decided(
-    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
+    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path, store: OnlineStore
 ) -> None:
     (tmp_path / "in the way").write_text("")
     engine = make_engine(journal=Journal(tmp_path / "in the way" / "journal"))
 
     with pytest.raises(JournalError, match="can't be written"):
-        engine.decide([ask(make_transaction())])
+        run(engine, make_transaction())
 
-    assert kept_events(engine) == []
+    assert kept_events(store) == []
 
 
 # ---------------------------------------------------------------- events and verdicts
@@ -449,7 +571,7 @@ def test_an_event_counts_in_activity_without_a_decision_and_once_however_often_i
     engine: Engine[Transaction],
 ) -> None:
     for _ in range(3):
-        (answer,) = engine.take_in([READER.event(event_body(), NOON_US)])
+        (answer,) = loops.run(engine.store, engine.take_in([READER.event(event_body(), NOON_US)]))
 
     decide(engine, make_transaction(2))
     assert json.loads(answer.body) == {"transaction_id": "t1", "accepted": "transaction"}
@@ -460,13 +582,13 @@ def test_an_event_counts_in_activity_without_a_decision_and_once_however_often_i
 
 
 def test_a_verdict_fraud_is_an_event_of_card_and_terminal_from_when_it_arrived(
-    engine: Engine[Transaction],
+    engine: Engine[Transaction], store: OnlineStore
 ) -> None:
-    engine.take_in([READER.label(label_body(), NOON_US)])
+    loops.run(engine.store, engine.take_in([READER.label(label_body(), NOON_US)]))
 
     decide(engine, make_transaction(5))
 
-    event = kept_events(engine)[0]
+    event = kept_events(store)[0]
     (record,) = journalled(engine, "decision")
     assert (event["kind"], event["event_timestamp"]) == (FRAUD_KIND, NOON_US)
     assert record["vector"][FEATURE["customer_fraud_label_count_30d"]] == 1
@@ -475,30 +597,35 @@ def test_a_verdict_fraud_is_an_event_of_card_and_terminal_from_when_it_arrived(
     assert (label["label_available_at_us"], label["received_at"]) == (NOON_US, NOON_US)
 
 
-def test_a_verdict_counts_once_and_its_correction_too(engine: Engine[Transaction]) -> None:
+def test_a_verdict_counts_once_and_its_correction_too(
+    engine: Engine[Transaction], store: OnlineStore
+) -> None:
     for seconds in range(3):
-        engine.take_in([READER.label(label_body(), NOON_US + seconds * 1_000_000)])
-    engine.take_in([READER.label(label_body(is_fraud=False), NOON_US)])
+        loops.run(
+            engine.store,
+            engine.take_in([READER.label(label_body(), NOON_US + seconds * 1_000_000)]),
+        )
+    loops.run(engine.store, engine.take_in([READER.label(label_body(is_fraud=False), NOON_US)]))
 
     assert [r["is_fraud"] for r in journalled(engine, "label")] == [True, False]
-    assert len(kept_events(engine)) == 1
+    assert len(kept_events(store)) == 1
 
 
 def test_what_is_only_taken_in_needs_the_store(
-    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
+    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path, store: OnlineStore
 ) -> None:
-    nowhere = OnlineStore(f"unix://{tmp_path}/nobody.sock", "x", VIEWS, timeout_s=0.05)
+    nowhere = HotStore(f"unix://{tmp_path}/nobody.sock", Commands("x", VIEWS))
     engine = make_engine(store=nowhere)
 
     with pytest.raises(StoreError):
-        engine.take_in([READER.event(event_body(), NOON_US)])
+        loops.run(engine.store, engine.take_in([READER.event(event_body(), NOON_US)]))
 
 
 def test_a_card_with_more_events_than_are_kept_is_decided_by_the_newest(
-    engine: Engine[Transaction],
+    engine: Engine[Transaction], store: OnlineStore
 ) -> None:
     many = [make_transaction(n, event_timestamp_us=NOON_US + n * 1_000) for n in range(300)]
-    engine.store.append(Append("customer", "c1", transaction_records(t)[0]) for t in many)
+    store.append(Append("customer", "c1", transaction_records(t)[0]) for t in many)
 
     decide(engine, make_transaction(1_000, event_timestamp_us=NOON_US + 1_000_000))
 

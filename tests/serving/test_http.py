@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from switchyard.errors import JournalError, RequestError, SettingsError
-from switchyard.serving.http import MAX_BODY_BYTES, Endpoint, Post
+from switchyard.serving.http import MAX_BODY_BYTES, Endpoint, Front, Post
 from switchyard.serving.keys import ApiKeys
 from switchyard.serving.replies import Answer
 
@@ -34,6 +34,7 @@ def call(
     *,
     headers: dict[str, str] | None = None,
     server: str = "127.0.0.1",
+    method: str = "POST",
 ) -> tuple[int, Any]:
     """One request; status and decoded body of the answer."""
     messages = [
@@ -50,6 +51,7 @@ def call(
 
     scope = {
         "type": "http",
+        "method": method,
         "path": "/v1/predict",
         "server": (server, 3000),
         "headers": [(k.encode(), v.encode()) for k, v in (headers or {}).items()],
@@ -148,3 +150,32 @@ def test_every_failure_has_the_one_error_shape(
     assert set(body["error"]) == {"code", "message", "field"}
     assert body["error"]["field"] == field
     assert "disk full" not in json.dumps(body)
+
+
+def test_a_path_that_takes_a_post_says_so_to_other_methods() -> None:
+    endpoint = Endpoint(Post("/v1/predict", echo, "score"), ApiKeys())
+
+    status, body = call(endpoint, [b""], method="GET")
+
+    assert status == 405
+    assert body["error"]["message"] == "/v1/predict takes POST, not GET"
+
+
+def test_only_known_paths_are_answered_in_front_of_the_server() -> None:
+    asked: list[str] = []
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        asked.append("server")
+
+    async def route(scope: Any, receive: Any, send: Any) -> None:
+        asked.append("route")
+
+    front = Front(server, {"/v1/predict": route})
+    for scope in (
+        {"type": "http", "path": "/v1/predict"},
+        {"type": "http", "path": "/"},
+        {"type": "lifespan"},
+    ):
+        asyncio.run(front(scope, None, None))  # type: ignore[arg-type]
+
+    assert asked == ["route", "server", "server"]

@@ -175,7 +175,7 @@ def test_the_value_never_grows_beyond_512_events(store: OnlineStore, raw: redis.
     sizes = []
     for moment in range(0, 1200, 50):
         append(store, *[make_record(m) for m in range(moment, moment + 50)])
-        sizes.append((raw.strlen(store.activity_key("card", "c")) - 16) // 48)
+        sizes.append((raw.strlen(store.commands.activity_key("card", "c")) - 16) // 48)
 
     assert max(sizes) <= 512
     assert min(sizes[6:]) >= 256
@@ -194,8 +194,8 @@ def test_activities_of_different_owners_and_entities_are_apart(store: OnlineStor
 def test_something_else_under_an_activitys_key_is_refused_and_spares_the_others(
     store: OnlineStore, raw: redis.Redis
 ) -> None:
-    raw.set(store.activity_key("card", "odd"), "no activity")
-    raw.lpush(store.activity_key("card", "list"), "a")
+    raw.set(store.commands.activity_key("card", "odd"), "no activity")
+    raw.lpush(store.commands.activity_key("card", "list"), "a")
 
     written = store.write([Append("card", c, make_record(1)) for c in ("odd", "list", "fine")])
     trip = store.read([Wanted((c, "s")) for c in ("list", "fine")])
@@ -284,7 +284,7 @@ def test_the_first_stored_reply_stays(store: OnlineStore) -> None:
 def test_a_reply_is_kept_for_a_day(store: OnlineStore, raw: redis.Redis) -> None:
     store.write([], [Reply("t", BODY, b"reply")])
 
-    assert 86_390 < raw.ttl(store.decision_key("t")) <= 86_400
+    assert 86_390 < raw.ttl(store.commands.decision_key("t")) <= 86_400
 
 
 def test_a_claim_whose_lease_ran_out_is_taken_over_and_says_so(
@@ -305,7 +305,7 @@ def test_a_clock_set_back_does_not_hold_a_claim_for_longer_than_its_lease(
 
 
 def test_a_lease_lasts_its_time_and_no_longer(store: OnlineStore, raw: redis.Redis) -> None:
-    key = store.decision_key("t")
+    key = store.commands.decision_key("t")
     script = raw.register_script(CLAIM.source)
     script([key], [TOKENS[0], BODY, 300, 60])
 
@@ -326,7 +326,7 @@ def test_claiming_again_with_the_same_token_is_no_conflict(store: OnlineStore) -
 def lapse(store: OnlineStore, raw: redis.Redis, left_ms: int) -> None:
     """Leave a claim by TOKENS[0] that ends ``left_ms`` from now."""
     ends = int(time.time() * 1000) + left_ms
-    raw.set(store.decision_key("t"), b"c" + TOKENS[0] + BODY + struct.pack("<q", ends))
+    raw.set(store.commands.decision_key("t"), b"c" + TOKENS[0] + BODY + struct.pack("<q", ends))
 
 
 # ---------------------------------------------------------------- profiles
@@ -530,7 +530,8 @@ def test_profiles_long_overdue_are_given_up() -> None:
     due = 11 * DAY
 
     assert profile_state(10 * DAY, due + OVERDUE_LIMIT_US, 10 * DAY, 2 * DAY) == "stale"
-    assert profile_state(10 * DAY, due + OVERDUE_LIMIT_US + 1, 10 * DAY, 2 * DAY) == "expired"
+    assert profile_state(10 * DAY, due + OVERDUE_LIMIT_US + 1, 10 * DAY, 2 * DAY) == "overdue"
+    assert profile_state(MISSING, due + OVERDUE_LIMIT_US + 1, 10 * DAY, 2 * DAY) == "overdue"
 
 
 def test_an_absent_profile_is_expired_whether_or_not_anything_was_synced() -> None:

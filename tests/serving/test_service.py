@@ -1,4 +1,4 @@
-"""The running service: bodies in from many tasks, answers out of one engine thread."""
+"""The running service: bodies in from many tasks, each answered with its own decision."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
 from switchyard.fraud.openapi import document
 from switchyard.fraud.requests import Parser
 from switchyard.learning.release import Release
+from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Engine
+from switchyard.serving.hot_store import HotStore
 from switchyard.serving.journal import Journal, read_journal
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
 from switchyard.serving.service import DecisionService
 from switchyard.serving.trip import Claim, Wanted
+from tests import loops
 
 NOON_US = 1_772_366_400_000_000
 READER = FraudReader(Parser("EUR", future_limit=timedelta(minutes=5)), FraudDomain(100))
@@ -37,7 +40,7 @@ def make_service(
 
     def make(**overrides: Any) -> DecisionService:
         parts = {
-            "store": OnlineStore(store_url, project, VIEWS, timeout_s=1.0),
+            "store": HotStore(store_url, Commands(project, VIEWS), budget_s=1.0),
             "journal": Journal(tmp_path / "journal"),
             "release": release,
         }
@@ -70,7 +73,7 @@ def test_many_at_once_are_each_answered_with_their_own_decision_and_journalled(
     async def all_at_once() -> list[Answer]:
         return await asyncio.gather(*(service.predict(body(n)) for n in range(200)))
 
-    answers = asyncio.run(all_at_once())
+    answers = loops.run(service.engine.store, all_at_once())
 
     replies = [json.loads(answer.body) for answer in answers]
     decided = {
@@ -91,7 +94,7 @@ def test_a_wrong_body_is_refused_before_it_meets_the_others(
         bodies = [body(1), body(2, amount=-1), b"{", body(3)]
         return await asyncio.gather(*map(service.predict, bodies), return_exceptions=True)
 
-    fine, negative, no_json, also_fine = asyncio.run(mixed())
+    fine, negative, no_json, also_fine = loops.run(service.engine.store, mixed())
 
     assert isinstance(fine, Answer)
     assert isinstance(also_fine, Answer)
@@ -110,7 +113,7 @@ def test_what_another_worker_claimed_and_never_finished_is_decided_when_its_leas
     other.read([Wanted(("c1", "s1"), Claim("t1", b"a dead worker's ", digest))])
 
     started = time.monotonic()
-    answer = asyncio.run(service.predict(body()))
+    answer = loops.run(service.engine.store, service.predict(body()))
 
     other.close()
     assert answer.status == 200
@@ -120,7 +123,7 @@ def test_what_another_worker_claimed_and_never_finished_is_decided_when_its_leas
 def test_events_wait_for_the_store_while_decisions_go_on_without_it(
     make_service: Callable[..., DecisionService], tmp_path: Path
 ) -> None:
-    nowhere = OnlineStore(f"unix://{tmp_path}/nobody.sock", "x", VIEWS, timeout_s=0.05)
+    nowhere = HotStore(f"unix://{tmp_path}/nobody.sock", Commands("x", VIEWS))
     service = make_service(store=nowhere)
 
     async def both() -> list[Answer | BaseException]:
@@ -128,7 +131,7 @@ def test_events_wait_for_the_store_while_decisions_go_on_without_it(
             service.predict(body(1)), service.event(body(2)), return_exceptions=True
         )
 
-    decided, event = asyncio.run(both())
+    decided, event = loops.run(service.engine.store, both())
 
     assert isinstance(decided, Answer)
     assert isinstance(event, StoreError)
@@ -142,10 +145,10 @@ def test_a_journal_that_cannot_be_written_stops_decisions_until_it_can(
     service = make_service(journal=Journal(in_the_way / "journal"))
 
     with pytest.raises(JournalError):
-        asyncio.run(service.predict(body(1)))
+        loops.run(service.engine.store, service.predict(body(1)))
     in_the_way.unlink()
 
-    assert asyncio.run(service.predict(body(2))).status == 200
+    assert loops.run(service.engine.store, service.predict(body(2))).status == 200
 
 
 # bulk
@@ -168,7 +171,7 @@ def test_in_bulk_each_is_answered_as_if_alone_and_in_order(
     async def twice() -> tuple[Answer, Answer]:
         return await service.bulk(bulk(*asked)), await service.predict(body(3))
 
-    together, alone = asyncio.run(twice())
+    together, alone = loops.run(service.engine.store, twice())
 
     found = results(together)
     assert together.status == 200
@@ -185,13 +188,13 @@ def test_a_thousand_are_decided_in_one_body_and_no_more(
 ) -> None:
     service = make_service()
 
-    answer = asyncio.run(service.bulk(bulk(*(body(n) for n in range(1, 1001)))))
+    answer = loops.run(service.engine.store, service.bulk(bulk(*(body(n) for n in range(1, 1001)))))
 
     assert [reply["transaction_id"] for _, reply in results(answer)] == [
         f"t{n}" for n in range(1, 1001)
     ]
     with pytest.raises(RequestError) as caught:
-        asyncio.run(service.bulk(bulk(*(body(n) for n in range(1001)))))
+        loops.run(service.engine.store, service.bulk(bulk(*(body(n) for n in range(1001)))))
     assert (caught.value.status, caught.value.field) == (422, "transactions")
 
 
@@ -202,7 +205,7 @@ def test_a_journal_that_fails_refuses_each_of_a_bulk_with_503(
     in_the_way.write_text("")
     service = make_service(journal=Journal(in_the_way / "journal"))
 
-    answer = asyncio.run(service.bulk(bulk(body(1), body(2))))
+    answer = loops.run(service.engine.store, service.bulk(bulk(body(1), body(2))))
 
     assert [status for status, _ in results(answer)] == [503, 503]
 
@@ -221,7 +224,9 @@ def test_a_decision_is_explained_by_its_journalled_vector_and_release(
         name = json.loads(decided.body)[by]
         return decided, await service.explain(json.dumps({by: name}).encode())
 
-    decided, explained = (json.loads(answer.body) for answer in asyncio.run(decide_and_explain()))
+    decided, explained = (
+        json.loads(answer.body) for answer in loops.run(service.engine.store, decide_and_explain())
+    )
 
     assert explained["decision_id"] == decided["decision_id"]
     assert explained["score"] == explained["recomputed_score"] == decided["score"]

@@ -1,0 +1,81 @@
+"""Keys and command bytes of the online store: what a trip sends, ready for the wire.
+
+Whoever carries them, the service on its event loop or a sync that may wait, sends the same bytes. Not here:
+the replies (``trip``), the connection (``wire``, ``hot_store``), Feast's format (``feast_format``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from switchyard.serving.feast_format import View, entity_key, read_command
+from switchyard.serving.scripts import APPEND, CLAIM, FINISH
+from switchyard.serving.trip import Append, Reply, Wanted
+from switchyard.serving.wire import bulk, command
+
+LEASE_MS = 2_000
+"""How long one worker's claim on a transaction id keeps others from deciding it."""
+REPLY_SECONDS = 86_400
+"""How long the same transaction id gets the same decision."""
+
+_LEASE, _KEPT = b"%d" % LEASE_MS, b"%d" % REPLY_SECONDS
+
+
+class Commands:
+    """The commands of one Feast project and its views; every method gives (payload, replies to come)."""
+
+    def __init__(self, project: str, views: tuple[View, ...]) -> None:
+        self.project = project
+        self.views = views
+        self._suffix = project.encode()
+        self._reads = [read_command(view) for view in views]
+        self._activity = [f"{project}:activity:{view.owner}:".encode() for view in views]
+        self._decision = f"{project}:decision:".encode()
+        self._marks = b"".join(command(b"GET", self.mark_key(view.name)) for view in views)
+
+    def read(self, wanted: Sequence[Wanted]) -> tuple[bytes, int]:
+        """For each transaction its profiles, activity and, if wanted, its claim; last the views' marks."""
+        parts = [part for each in wanted for part in self._read_parts(each)]
+        claims = sum(each.claim is not None for each in wanted)
+        replies = 2 * len(self.views) * len(wanted) + claims + len(self.views)
+        return b"".join(parts) + self._marks, replies
+
+    def write(self, appends: Sequence[Append], replies: Sequence[Reply]) -> tuple[bytes, int]:
+        """The events, then the replies to keep; safe to send again as a whole."""
+        parts = [APPEND.call(self.activity_key(a.owner, a.entity), a.record) for a in appends]
+        parts += [
+            FINISH.call(self.decision_key(r.transaction_id), r.digest, r.body, _KEPT)
+            for r in replies
+        ]
+        return b"".join(parts), len(parts)
+
+    # ------------------------------------------------------------ keys
+
+    def activity_key(self, owner: str, entity: str) -> bytes:
+        """Key of an activity's blob."""
+        return f"{self.project}:activity:{owner}:{entity}".encode()
+
+    def decision_key(self, transaction_id: str) -> bytes:
+        """Key of a transaction's claim, later of its reply."""
+        return self._decision + transaction_id.encode()
+
+    @property
+    def cutoff_key(self) -> bytes:
+        """Key of the event time up to which activity was loaded."""
+        return f"{self.project}:activity_cutoff".encode()
+
+    def mark_key(self, view_name: str) -> bytes:
+        """Key of a view's newest available_at whose sync is complete."""
+        return f"{self.project}:synced:{view_name}".encode()
+
+    def _read_parts(self, wanted: Wanted) -> Iterator[bytes]:
+        for view, (head, tail), activity, entity in zip(
+            self.views, self._reads, self._activity, wanted.entities, strict=True
+        ):
+            yield head
+            yield bulk(entity_key(view, entity, self._suffix))
+            yield tail
+            yield command(b"GET", activity + entity.encode())
+        if wanted.claim is not None:
+            transaction_id, token, digest = wanted.claim
+            yield CLAIM.call(self.decision_key(transaction_id), token, digest, _LEASE, _KEPT)

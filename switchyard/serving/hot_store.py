@@ -1,0 +1,187 @@
+"""The online store as the service uses it: trips on the event loop, none longer than its budget.
+
+Many trips may be under way on the one connection; their answers come in order. A trip that takes too long
+costs the connection, since what comes later could no longer be told apart. Not here: the bytes
+(``commands``), the meaning of replies (``trip``), what to do without the store (``ladder``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis.connection import parse_url
+
+from switchyard.errors import StoreError
+from switchyard.serving.commands import Commands
+from switchyard.serving.scripts import SCRIPTS
+from switchyard.serving.trip import Append, Reply, Trip, Wanted, Written, read_trip, read_written
+from switchyard.serving.wire import MORE, command, lost_script, new_reader, shown, what_failed
+
+BUDGET_S = 0.010
+"""Longest trip to the store; a decision then goes on without it."""
+
+
+class HotStore:
+    """The store at ``url``; connects on first use and again after a fault. One event loop at a time.
+
+    All methods raise StoreError if the store is unreachable, takes longer than ``budget_s`` or answers
+    something that is not its protocol.
+    """
+
+    def __init__(self, url: str, commands: Commands, budget_s: float = BUDGET_S) -> None:
+        self.url = url
+        self.commands = commands
+        self.budget_s = budget_s
+        self._link: _Link | None = None
+        self._connecting: asyncio.Task[_Link] | None = None
+
+    async def read(self, wanted: Sequence[Wanted]) -> Trip:
+        """Profiles, activity and claims of the transactions, and the views' marks, in one trip."""
+        payload, replies = self.commands.read(wanted)
+        return read_trip(self.commands.views, wanted, await self._ask(payload, replies))
+
+    async def write(self, appends: Sequence[Append], replies: Sequence[Reply] = ()) -> Written:
+        """Append events to activities and store replies, in one trip. Safe to repeat as a whole."""
+        payload, count = self.commands.write(appends, replies)
+        return read_written(len(appends), await self._ask(payload, count) if count else [])
+
+    async def ping(self) -> None:
+        """Raise StoreError unless the store answers."""
+        if await self._ask(command(b"PING"), 1) != [b"PONG"]:
+            raise StoreError(
+                "the online store does not answer PING as it should; is it still loading?"
+            )
+
+    async def get(self, key: bytes) -> object:
+        """The value of a plain key, None for none."""
+        return (await self._ask(command(b"GET", key), 1))[0]
+
+    def close(self) -> None:
+        """Close the connection; a later trip opens a new one."""
+        if self._link is not None:
+            self._link.drop(ConnectionAbortedError("closed"))
+            self._link = None
+
+    async def _ask(self, payload: bytes, replies: int) -> list[object]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.budget_s
+        try:
+            link = self._link
+            if link is None or link.loop is not loop or link.lost:
+                link = await self._linked(loop, deadline)
+            answers = await link.ask(payload, replies, deadline)
+            if lost_script(answers):  # a new connection brings the scripts
+                link.drop(ConnectionResetError("lost its scripts"))
+                link = await self._linked(loop, deadline)
+                answers = await link.ask(payload, replies, deadline)
+        except (OSError, hiredis.HiredisError, ValueError) as error:
+            raise StoreError(
+                f"the online store at {shown(self.url)} {what_failed(error)}"
+            ) from error
+        return answers
+
+    async def _linked(self, loop: asyncio.AbstractEventLoop, deadline: float) -> _Link:
+        """The one connection; whoever comes while it is being made waits for it."""
+        making = self._connecting
+        if making is None or making.done() or making.get_loop() is not loop:
+            making = self._connecting = loop.create_task(self._connect(loop, deadline))
+            making.add_done_callback(_heard)
+        left = max(deadline - loop.time(), 0.0)
+        self._link = await asyncio.wait_for(asyncio.shield(making), left)
+        return self._link
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, deadline: float) -> _Link:
+        parts = parse_url(self.url)  # type: ignore[no-untyped-call]
+        if "path" in parts:
+            _, link = await loop.create_unix_connection(lambda: _Link(loop), parts["path"])
+        else:
+            secure = ssl.create_default_context() if self.url.startswith("rediss") else None
+            place = parts.get("host", "localhost"), parts.get("port", 6379)
+            _, link = await loop.create_connection(lambda: _Link(loop), *place, ssl=secure)
+        greeting = _greeting(parts)
+        for answer in await link.ask(b"".join(greeting), len(greeting), deadline):
+            if isinstance(answer, Exception):
+                link.drop(ConnectionRefusedError(str(answer)))
+                raise ConnectionRefusedError(str(answer))
+        return link
+
+
+def _heard(made: asyncio.Task[_Link]) -> None:
+    """Whoever waited may have given up before the connection failed; that is no news then."""
+    if not made.cancelled():
+        made.exception()
+
+
+def _greeting(parts: dict[str, Any]) -> list[bytes]:
+    """What a new connection begins with: who we are, which database, the scripts."""
+    said = []
+    if parts.get("password"):
+        names = [parts["username"].encode()] if parts.get("username") else []
+        said.append(command(b"AUTH", *names, parts["password"].encode()))
+    if parts.get("db"):
+        said.append(command(b"SELECT", str(parts["db"]).encode()))
+    return said + [command(b"SCRIPT", b"LOAD", script.encode()) for script in SCRIPTS]
+
+
+class _Link(asyncio.Protocol):
+    """One connection: questions out, as many answers back, in order."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.lost: BaseException | None = None
+        self._reader = new_reader()
+        self._transport: Any = None
+        self._asked: deque[tuple[int, list[object], asyncio.Future[list[object]]]] = deque()
+
+    async def ask(self, payload: bytes, replies: int, deadline: float) -> list[object]:
+        """Raises OSError, hiredis' errors and ValueError, as the connection and its answers deserve."""
+        if self.lost:
+            raise self.lost
+        answer: asyncio.Future[list[object]] = self.loop.create_future()
+        self._asked.append((replies, [], answer))
+        self._transport.write(payload)
+        alarm = self.loop.call_at(deadline, self.drop, TimeoutError())
+        try:
+            return await answer
+        finally:
+            alarm.cancel()
+
+    def drop(self, why: BaseException) -> None:
+        """Give the connection up: what was asked fails for this reason."""
+        self.lost = self.lost or why
+        if self._transport is not None:
+            self._transport.abort()
+        while self._asked:
+            _, _, answer = self._asked.popleft()
+            if not answer.done():
+                answer.set_exception(why)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.drop(exc or ConnectionResetError("closed the connection"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            self._take_answers()
+        except (hiredis.HiredisError, ValueError) as error:
+            self.drop(error)
+
+    def _take_answers(self) -> None:
+        gets, asked = self._reader.gets, self._asked
+        while (reply := gets()) is not MORE:
+            if not asked:
+                raise ValueError("more replies than questions")
+            count, answers, future = asked[0]
+            answers.append(reply)
+            if len(answers) == count:
+                asked.popleft()
+                if not future.done():
+                    future.set_result(answers)

@@ -1,0 +1,80 @@
+"""What a worker lately read from the online store, kept for the minutes in which the store can't be read.
+
+Here: profiles and activity as one read trip brought them, by view and entity, least recently read out
+first. Not here: when they are used (``ladder``), how old a profile may be (``freshness``). They stay exact
+to replay: an activity carries its last sequence number, so the journal still tells what a decision saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from switchyard.serving.feast_format import MISSING, Ints, View
+from switchyard.serving.trip import Trip, Wanted
+
+KEPT_S = 300.0
+"""How long what was read may serve in the store's place."""
+
+_Kept = tuple[float, int, bytes, bytes]
+"""When it was read, available_at, the profile's int64 values, the activity's blob."""
+
+
+class Read(NamedTuple):
+    """What was read of one entity: profile int64[features], its ``available_at`` (MISSING: there was no
+    profile) and its activity (b"" for none)."""
+
+    available_at: int
+    profile: Ints
+    activity: bytes
+
+
+class Recent:
+    """At most ``entities`` of each view; an activity takes 12 KiB at most, an ordinary one 1 or 2.
+
+    Times are monotonic seconds, not the wall clock's: a jump of that must neither empty this nor keep it
+    alive. Remembering costs about half a microsecond per entity. ``asked`` and ``absent`` grow by view:
+    profiles that the store was asked for, and those that it did not have.
+    """
+
+    def __init__(self, views: tuple[View, ...], entities: int = 20_000) -> None:
+        self._kept: tuple[dict[str, _Kept], ...] = tuple({} for _ in views)
+        self._most = entities
+        self.asked = [0] * len(views)
+        self.absent = [0] * len(views)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kept))
+
+    def remember(self, wanted: Sequence[Wanted], trip: Trip, now_s: float) -> None:
+        """Keep what ``trip`` brought for ``wanted``, but for transactions where something was damaged."""
+        rows: Sequence[int] = range(len(wanted))
+        if trip.damaged:
+            rows = [i for i in rows if i not in trip.damaged]
+        for v, kept in enumerate(self._kept):
+            raw, activity = trip.profiles[v].tobytes(), trip.activity[v]
+            moments = trip.available_at[v].tolist()
+            width = len(raw) // (len(moments) or 1)
+            for i in rows:
+                entity, moment = wanted[i].entities[v], moments[i]
+                kept.pop(entity, None)  # so that it comes last, as the newest read
+                kept[entity] = now_s, moment, raw[i * width : (i + 1) * width], activity[i]
+                if moment == MISSING:
+                    self.absent[v] += 1
+            self.asked[v] += len(rows)
+            while len(kept) > self._most:
+                del kept[next(iter(kept))]
+
+    def recall(self, view: int, entity: str, now_s: float) -> Read | None:
+        """What was read of the entity of that view (by its place) within KEPT_S, or None."""
+        kept = self._kept[view].get(entity)
+        if kept is None or now_s - kept[0] > KEPT_S:
+            return None
+        return Read(kept[1], np.frombuffer(kept[2], np.int64), kept[3])
+
+    def clear(self) -> None:
+        """Forget everything: after a store was lost and filled anew its sequence numbers start again."""
+        for kept in self._kept:
+            kept.clear()
