@@ -266,12 +266,6 @@ class Metrics:
         self._values[self._number(MEMORY)] = used[1]
         self._values[self._number(SERVED_SECONDS)] = time.monotonic() - self._began
 
-    def close(self) -> None:
-        """Count no more; what was counted stays in the file."""
-        self.tick()
-        self._values = memoryview(bytearray(len(self._values) * 8)).cast("d")
-        self._tally.close()
-
     def _number(self, family: Family, *values: str) -> int:
         return self._tally.slot(series(family, values))
 
