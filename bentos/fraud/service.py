@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import bentoml
@@ -21,9 +20,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.http import Application, Endpoint, Front
+from switchyard.serving.front import Guarded
+from switchyard.serving.http import Application
 from switchyard.serving.keys import ApiKeys
-from switchyard.serving.replies import encode, error_answer
+from switchyard.serving.replies import error_answer
 from switchyard.settings import load_settings
 
 SETTINGS = load_settings()
@@ -38,21 +38,11 @@ def in_error_shape(_request: Request, error: Exception) -> Response:
     return Response(answer.body, answer.status, error.headers, "application/json")
 
 
-def openapi(_request: Request) -> Response:
-    from switchyard.fraud.openapi import (
-        document,  # what it imports, the supervising process needs not
-    )
-
-    return Response(encode(document()), media_type="application/json")
-
-
 APP = Starlette(
-    routes=[Route("/openapi.json", openapi)],
     exception_handlers={HTTPException: in_error_shape},
 )
 
 
-@bentoml.asgi_app(APP)
 @bentoml.service(
     name="fraud",
     workers=SETTINGS.workers,
@@ -85,7 +75,7 @@ class FraudDecisions:
     def __init__(self) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
         from switchyard.fraud.money import minor_units
-        from switchyard.fraud.service import figures, follow_plan, note_breakers, open_service
+        from switchyard.fraud.service import figures, follow_plan, open_service
         from switchyard.serving.collector import Collector
         from switchyard.serving.drain import Drain, on_hangup
         from switchyard.serving.housekeeping import Housekeeping
@@ -100,36 +90,38 @@ class FraudDecisions:
         lineup = self.service.engine.lineup
         self.end_logs = write_logs(SETTINGS.log_format, release=lambda: lineup.champion.id)
         self.open_routes(figures(SETTINGS, self.service, folder))
-        self.drain = None
-        if server := running_server():
-            go_in_front(server, ROUTES)
-            self.drain = Drain(server, SETTINGS.drain_s)
-            self.drain.install()
+        server = running_server()
+        go_in_front(server, ROUTES)
+        self.drain = Drain(server, SETTINGS.drain_s)
+        self.drain.install()
         reloader = follow_plan(SETTINGS, self.service, folder, self.metrics.reloaded)
         on_hangup(reloader.call)
         self.collector = Collector(self.metrics.paused)
         self.housekeeping = Housekeeping()
         self.housekeeping.watch(reloader.watch())
         self.housekeeping.every(1.0, self.metrics.tick)
-        self.housekeeping.every(1.0, partial(note_breakers, self.service, self.metrics.breaker))
+        self.housekeeping.every(1.0, self.tell_breakers)
         self.housekeeping.every(1.0, self.collector.relieve)
         self.collector.begin()
 
+    def tell_breakers(self) -> None:
+        for breaker in self.service.breakers():
+            self.metrics.breaker(breaker.name, breaker.code)
+
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""
+        from switchyard.fraud.routes import routes_of
         from switchyard.serving.exposition import CONTENT_TYPE
-
-        keys = ApiKeys.parse(SETTINGS.api_keys)
-        for post in self.service.routes():
-            ROUTES[post.path] = Endpoint(post, keys, self.metrics.answered)
 
         def metrics(_request: Request) -> Response:
             return Response(scrape(), media_type=CONTENT_TYPE)
 
         APP.router.routes.append(Route("/metrics", metrics))
+        ROUTES["/metrics"] = Guarded(APP, ApiKeys.parse(SETTINGS.api_keys))
+        ROUTES.update(routes_of(SETTINGS, self.service, RELEASE, self.metrics.answered))
 
     def __is_ready__(self) -> bool:
-        return self.drain is None or not self.drain.begun
+        return not self.drain.begun
 
     @bentoml.on_shutdown
     def close(self) -> None:
@@ -138,6 +130,3 @@ class FraudDecisions:
         self.collector.close()
         self.metrics.tick()
         self.end_logs()
-
-
-FraudDecisions.add_asgi_middleware(Front, routes=ROUTES)

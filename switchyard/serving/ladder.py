@@ -60,14 +60,15 @@ class FeatureLadder:
         breaker: Breaker | None = None,
         cold_patience_s: float = COLD_PATIENCE_S,
     ) -> None:
-        self.breaker = breaker or Breaker("the online store", clock=clock)
-        self.cold_breaker = Breaker("the cold store", clock=clock)
+        self.breaker = breaker or Breaker("online_store", clock=clock)
+        self.cold_breaker = Breaker("cold_store", clock=clock)
         self.recent = recent
         self._views = views
         self._cold = cold
         self._clock = clock
         self._cold_patience_s = cold_patience_s
         self._marks: tuple[int, ...] = (MISSING,) * len(views)
+        self._epoch: str | None = None
         self._said = SparseLog(_log, clock)
         self._pool = ThreadPoolExecutor(1, "cold-store")
         self._reading: asyncio.Future[list[ColdView]] | None = None
@@ -79,7 +80,13 @@ class FeatureLadder:
     def took(self, wanted: Sequence[Wanted], trip: Trip) -> None:
         """The online store answered."""
         self.breaker.succeeded()
+        if trip.epoch != self._epoch:  # filled anew: what was read carries numbers of before
+            self.recent.clear()
+            self._epoch = trip.epoch
         self._marks = trip.synced_through
+        if trip.epoch != self._epoch:  # the store was filled anew: other numbers from here on
+            self.recent.clear()
+            self._epoch = trip.epoch
         self.recent.remember(wanted, trip, self._clock())
 
     def failed(self, error: StoreError) -> None:
@@ -89,7 +96,7 @@ class FeatureLadder:
 
     async def stand_in(self, wanted: Sequence[Wanted]) -> StandIn:
         """What is known of ``wanted`` without the online store; no claim was made."""
-        trip = _nothing(self._views, len(wanted), self._marks)
+        trip = _nothing(self._views, len(wanted), self._marks)._replace(epoch=self._epoch)
         rungs: list[Rung] = ["cached_features"] * len(wanted)
         missing = self._fill_from_recent(wanted, trip)
         if not any(missing):
@@ -101,6 +108,11 @@ class FeatureLadder:
                 if rungs[i] != "default_features":
                     rungs[i] = "cold_features" if synced else "default_features"
         return StandIn(trip._replace(synced_through=_oldest(self._marks, cold)), rungs)
+
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """One for each store."""
+        return self.breaker, self.cold_breaker
 
     def close(self) -> None:
         """Close the cold store, without waiting for it."""

@@ -17,7 +17,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from switchyard.learning.drift import SCORE_EDGES
-from switchyard.serving.journal import segments
 from switchyard.serving.lineup import Lineup
 from switchyard.serving.metrics import (
     DECISIONS,
@@ -27,6 +26,7 @@ from switchyard.serving.metrics import (
     bin_names,
     series,
 )
+from switchyard.serving.segments import opened_us, segments
 
 RELEASE = Family("switchyard_release_info", "gauge", "Releases that serve", ("release", "role"))
 REFERENCE = Family(
@@ -116,7 +116,7 @@ def journal(
         files = segments(folder)
         yield Figure(JOURNAL_BYTES, (), float(sum(map(_size, files))))
         done = compacted()
-        opened = [_opened_s(file) for file in files if file.name not in done]
+        opened = [opened_us(file) / 1e6 for file in files if file.name not in done]
         yield Figure(JOURNAL_LAG, (), max(clock() - min(opened), 0.0) if opened else 0.0)
 
     return look
@@ -180,11 +180,6 @@ def _memory_of(url: str) -> list[Figure]:
         Figure(STORE_MEMORY, ("used",), float(said["used_memory"])),
         Figure(STORE_MEMORY, ("max",), float(most)),
     ]
-
-
-def _opened_s(segment: Path) -> float:
-    """When a segment was opened, which its name says."""
-    return int(segment.name.partition("-")[0]) / 1e6
 
 
 def _size(file: Path) -> int:

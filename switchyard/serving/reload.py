@@ -113,7 +113,7 @@ class Reloader:
     def _loaded(self, release_id: str) -> Scorer:
         if release_id == self._own.id:
             return self._own
-        return self._lineup.standing.find(release_id) or self._load(release_id)
+        return self._lineup.standing.loaded.get(release_id) or self._load(release_id)
 
     def _tell(self, stamp: int, refused: str | None) -> None:
         standing = self._lineup.standing

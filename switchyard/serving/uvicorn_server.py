@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Protocol
 
-from switchyard.serving.http import Application, Front
+from switchyard.errors import ServiceError
+from switchyard.serving.front import Front
+from switchyard.serving.http import Application
 
 
 class Server(Protocol):
@@ -22,11 +24,13 @@ class Server(Protocol):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None: ...
 
 
-def running_server() -> Server | None:
-    """The server whose method handles SIGTERM; None where no server does."""
-    server: Server | None = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    needed = ("config", "server_state", "handle_exit")
-    return server if all(hasattr(server, name) for name in needed) else None
+def running_server() -> Server:
+    """The server whose method handles SIGTERM. Raises ServiceError where none does."""
+    server: Any = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if not all(hasattr(server, name) for name in ("config", "server_state", "handle_exit")):
+        raise ServiceError("a worker runs in uvicorn alone, as `bentoml serve` starts it")
+    found: Server = server
+    return found
 
 
 def go_in_front(server: Server, routes: Mapping[str, Application]) -> None:

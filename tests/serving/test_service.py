@@ -21,9 +21,10 @@ from switchyard.learning.release import Release
 from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Engine
 from switchyard.serving.hot_store import HotStore
-from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.journal import Journal
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
+from switchyard.serving.segments import read_journal
 from switchyard.serving.service import DecisionService
 from switchyard.serving.trip import Claim, Wanted
 from tests import loops
