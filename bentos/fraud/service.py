@@ -105,5 +105,5 @@ class FraudDecisions:
         self.housekeeping.close()
         self.service.close()
         self.collector.close()
-        self.metrics.close()
+        self.metrics.tick()
         self.end_logs()
