@@ -250,7 +250,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["features", "demo", "serving", "ladder"]))
+@click.argument("what", type=click.Choice(["features", "demo", "serving", "ladder", "scoring"]))
 @_source_options
 @click.option("--quick", is_flag=True, help="ladder: the last of the four weeks alone.")
 @json_option
