@@ -66,10 +66,7 @@ _decode = msgspec.json.Decoder(ExplainBody).decode
 
 
 class Explainer:
-    """Explains decisions of one journal with the releases below one folder; any thread may ask.
-
-    It loads releases of its own: XGBoost's boosters must not be shared with a thread that scores.
-    """
+    """Explains decisions of one journal with the releases below one folder; any thread may ask."""
 
     def __init__(self, journal: Path, releases: Path) -> None:
         self._decided = DecidedIndex(journal)

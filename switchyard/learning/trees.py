@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -161,6 +162,7 @@ def _readable(X: Floats) -> Floats:
     return rows
 
 
+@cache
 def _quadrature(points: int) -> tuple[Floats, Floats]:
     """Gauss-Legendre on [0, 1], of at least ``points`` points and a multiple of LANES."""
     lanes = traversal.LANES
