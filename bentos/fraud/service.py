@@ -13,34 +13,16 @@ from pathlib import Path
 
 import bentoml
 import click
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.front import Guarded
+from switchyard.errors import SwitchyardError
 from switchyard.serving.http import Application
 from switchyard.serving.keys import ApiKeys
-from switchyard.serving.replies import error_answer
 from switchyard.settings import load_settings
 
 SETTINGS = load_settings()
 RELEASE = Path(__file__).with_name("release")
 ROUTES: dict[str, Application] = {}
 """Filled when the worker's service is there; until then nobody is let in."""
-
-
-def in_error_shape(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    answer = error_answer(RequestError(error.detail, status=error.status_code))
-    return Response(answer.body, answer.status, error.headers, "application/json")
-
-
-APP = Starlette(
-    exception_handlers={HTTPException: in_error_shape},
-)
 
 
 @bentoml.service(
@@ -111,14 +93,9 @@ class FraudDecisions:
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""
         from switchyard.fraud.routes import routes_of
-        from switchyard.serving.exposition import CONTENT_TYPE
 
-        def metrics(_request: Request) -> Response:
-            return Response(scrape(), media_type=CONTENT_TYPE)
-
-        APP.router.routes.append(Route("/metrics", metrics))
-        ROUTES["/metrics"] = Guarded(APP, ApiKeys.parse(SETTINGS.api_keys))
-        ROUTES.update(routes_of(SETTINGS, self.service, RELEASE, self.metrics.answered))
+        routes = routes_of(SETTINGS, self.service, RELEASE, scrape, self.metrics.answered)
+        ROUTES.update(routes)
 
     def __is_ready__(self) -> bool:
         return not self.drain.begun

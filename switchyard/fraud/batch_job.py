@@ -17,6 +17,7 @@ from pathlib import Path
 
 import switchyard
 from switchyard.lake import Lake
+from switchyard.learning.release import load_release, read_manifest
 from switchyard.serving.job_api import JobApi
 from switchyard.serving.jobs import Job, Jobs
 from switchyard.serving.places import allowed_path
@@ -32,14 +33,15 @@ def jobs_of(settings: Settings) -> Jobs:
     return Jobs(settings.jobs, time.time, settings.batch_jobs)
 
 
-def job_api_of(settings: Settings, champion: Callable[[], tuple[str, Path]]) -> JobApi:
-    """Their part of the service; ``champion`` tells id and folder of the release that decides."""
+def job_api_of(settings: Settings, own: Path, champion: Callable[[], str]) -> JobApi:
+    """Their part of the service; ``own`` is the folder of its release, ``champion`` tells which decides."""
     if settings.batch_roots is None:
         settings.batch_folders[0].mkdir(parents=True, exist_ok=True)
     return JobApi(
         jobs_of(settings),
         roots=settings.batch_folders,
         releases=settings.releases,
+        own=(str(read_manifest(own)["id"]), own),
         champion=champion,
         launch=lambda: launch(settings),
     )
@@ -65,7 +67,6 @@ def launch(settings: Settings) -> None:
 def do_job(settings: Settings, job: Job, advance: Callable[[str, int, int], None]) -> int:
     """Do one job; its rows. Where its files lie is checked once more: a link may have changed."""
     from switchyard.fraud.batch import score_file
-    from switchyard.learning.release import load_release
 
     roots = settings.batch_folders
     return score_file(

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from switchyard.fraud.batch_job import job_api_of
 from switchyard.fraud.openapi import document
-from switchyard.learning.release import read_manifest
 from switchyard.serving.deadlines import BodyDeadline
+from switchyard.serving.exposition import CONTENT_TYPE
 from switchyard.serving.http import Answered, Application, Bounds, Endpoint, Get, Lookup, Post
 from switchyard.serving.keys import ApiKeys
 from switchyard.serving.limits import RateLimit, Room, rate_for
@@ -25,30 +25,33 @@ from switchyard.serving.service import DecisionService
 from switchyard.settings import Settings
 
 T = TypeVar("T")
+METRICS = CONTENT_TYPE.encode()
 
 
 def routes_of(
-    settings: Settings, service: DecisionService, release_folder: Path, answered: Answered
+    settings: Settings,
+    service: DecisionService,
+    release_folder: Path,
+    scrape: Callable[[], bytes],
+    answered: Answered,
 ) -> dict[str, Application]:
-    """Applications by path (``front.Front`` says what a path is). Takes up batch jobs that were left."""
+    """Applications by path (``front.Front`` says what a path is). Takes up batch jobs that were left.
+
+    ``release_folder`` is the release that the service came with, ``scrape`` gives its figures.
+    """
     keys = ApiKeys.parse(settings.api_keys)
-    own = str(read_manifest(release_folder)["id"])
-
-    def champion() -> tuple[str, Path]:
-        decides = service.engine.lineup.champion.id
-        return decides, release_folder if decides == own else settings.releases / decides
-
-    jobs = job_api_of(settings, champion)
+    jobs = job_api_of(settings, release_folder, lambda: service.engine.lineup.champion.id)
     jobs.wake()
     posts = (*service.routes(), Post("/v1/batch_predict", _threaded(jobs.submit), "score"))
     gets = (
         Get("/v1/jobs/", _threaded(jobs.status), "score"),
-        Get("/openapi.json", _always(Answer(200, encode(document()))), None),
+        Get("/metrics", _threaded(lambda _part: Answer(200, scrape(), media=METRICS))),
+        Get("/openapi.json", _always(Answer(200, encode(document()))), secret=False),
     )
     bounds = Bounds(Room(settings.max_waiting), BodyDeadline(time.monotonic), _rate(settings, keys))
     return {
         **{post.path: Endpoint(post, keys, answered, bounds=bounds) for post in posts},
-        **{get.path: Lookup(get, keys, answered) for get in gets},
+        **{get.path: Lookup(get, keys, answered, bounds.rate) for get in gets},
     }
 
 

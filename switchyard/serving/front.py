@@ -11,8 +11,7 @@ from collections.abc import Mapping
 
 from switchyard.errors import RequestError
 from switchyard.serving.headers import SecureHeaders
-from switchyard.serving.http import Application, Receive, Scope, Send, admit, refused, respond
-from switchyard.serving.keys import ApiKeys
+from switchyard.serving.http import Application, Receive, Scope, Send, respond
 from switchyard.serving.replies import error_answer
 
 PROBES = frozenset(("/livez", "/readyz", "/healthz"))
@@ -45,21 +44,6 @@ class Front:
         if path in PROBES:
             return self._probes
         return self._routes.get(path[: path.rfind("/") + 1]) or _not_found
-
-
-class Guarded:
-    """An application of somebody else's, for callers with any key, with the headers that all answers have."""
-
-    def __init__(self, app: Application, keys: ApiKeys) -> None:
-        self._app, self._keys = SecureHeaders(app), keys
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            admit(scope, self._keys, None)
-        except RequestError as error:
-            await respond(send, refused(error))
-            return
-        await self._app(scope, receive, send)
 
 
 async def _not_found(_scope: Scope, _receive: Receive, send: Send) -> None:

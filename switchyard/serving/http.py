@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from switchyard.errors import (
@@ -38,7 +38,6 @@ Answered = Callable[[str, int, float], None]
 """Told path, status and seconds of each answer."""
 
 _log = logging.getLogger(__name__)
-_JSON = (b"content-type", b"application/json")
 
 
 class Post(NamedTuple):
@@ -57,11 +56,15 @@ class Post(NamedTuple):
 
 
 class Get(NamedTuple):
-    """A path that takes a GET: what answers its last part, and who may ask (None: anybody)."""
+    """A path that takes a GET: what answers its last part, and who may ask (role None: whoever has a key).
+
+    ``secret`` False: anybody may ask.
+    """
 
     path: str
     handle: Callable[[str], Awaitable[Answer]]
-    role: Role | None
+    role: Role | None = None
+    secret: bool = True
 
 
 class Bounds(NamedTuple):
@@ -122,7 +125,7 @@ class Endpoint(_Route):
         key = admit(scope, self._keys, post.role)
         if rate is not None and post.weight is None:
             rate.admit(key)
-        expected = expected_size(scope, post.limit)
+        expected = expected_size(dict(scope["headers"]), post.limit)
         room.hold(expected)
         try:
             body = await deadline.within(read_body(receive, post.limit))
@@ -149,13 +152,21 @@ class Lookup(_Route):
 
     method = "GET"
 
-    def __init__(self, get: Get, keys: ApiKeys, answered: Answered = _nobody) -> None:
+    def __init__(
+        self,
+        get: Get,
+        keys: ApiKeys,
+        answered: Answered = _nobody,
+        rate: RateLimit | None = None,
+    ) -> None:
         super().__init__(get.path, answered)
-        self._get, self._keys = get, keys
+        self._get, self._keys, self._rate = get, keys, rate
 
     async def _handled(self, scope: Scope, receive: Receive) -> Answer:
-        if self._get.role is not None:
-            admit(scope, self._keys, self._get.role)
+        if self._get.secret:
+            key = admit(scope, self._keys, self._get.role)
+            if self._rate is not None:
+                self._rate.admit(key)
         return await self._get.handle(scope["path"].rpartition("/")[2])
 
 
@@ -192,12 +203,18 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in headers if key == name), None)
 
 
-def expected_size(scope: Scope, limit: int) -> int:
+def expected_size(headers: Mapping[bytes, bytes], limit: int) -> int:
     """Bytes that the body may have, from the head of the request: what it declares, else ``limit``.
 
-    Raises RequestError 413 if it declares more than ``limit``.
+    Raises RequestError: 413 if it declares more than ``limit``, 415 if it declares anything but JSON, 403
+    for what a browser sends on behalf of some page: a service on the loopback is in every page's reach.
     """
-    declared = header(scope, b"content-length")
+    if b"origin" in headers:
+        raise RequestError("requests from web pages are not answered here", status=403)
+    kind = headers.get(b"content-type")
+    if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
+        raise RequestError("the body must be JSON: 'content-type: application/json'", status=415)
+    declared = headers.get(b"content-length")
     if declared is None or not declared.isdigit():
         return limit
     if len(declared) > 12 or int(declared) > limit:
@@ -227,14 +244,11 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 async def respond(send: Send, answer: Answer) -> None:
-    """Send the answer with the headers that all have; its own come first."""
-    length = (b"content-length", b"%d" % len(answer.body))
-    headers = [*answer.headers, length, *_ALWAYS]
+    """Send the answer, with the headers that all have."""
+    of_body = (b"content-type", answer.media), (b"content-length", b"%d" % len(answer.body))
+    headers = [*of_body, *answer.headers, *SECURITY_HEADERS]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
-
-
-_ALWAYS = (_JSON, *SECURITY_HEADERS)
 
 
 def _wrong_method(path: str, method: str) -> Answer:

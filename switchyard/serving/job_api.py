@@ -46,8 +46,8 @@ _decode = msgspec.json.Decoder(JobBody).decode
 class JobApi:
     """Answers for the jobs of one home.
 
-    ``releases`` is the release store, ``champion`` the folder of the release that is served; ``launch``
-    starts a process that does what waits.
+    ``releases`` is the release store, ``own`` a release that is at hand beside it, ``champion`` tells which
+    decides now; ``launch`` starts a process that does what waits.
     """
 
     def __init__(
@@ -56,11 +56,12 @@ class JobApi:
         *,
         roots: Sequence[Path],
         releases: Path,
-        champion: Callable[[], tuple[str, Path]],
+        own: tuple[str, Path],
+        champion: Callable[[], str],
         launch: Callable[[], None],
     ) -> None:
         self._jobs, self._roots, self._releases = jobs, roots, releases
-        self._champion, self._launch = champion, launch
+        self._own, self._champion, self._launch = own, champion, launch
 
     def submit(self, body: bytes) -> Answer:
         """202 with the job's id. Raises RequestError: 403 for a path that is not allowed, 404 for a release
@@ -86,24 +87,19 @@ class JobApi:
         self._jobs.attend(self._launch)
 
     def _release(self, named: str | None) -> tuple[str, Path]:
-        release, folder = self._champion()
-        if named is None or named == release:
-            kept = self._releases / release
-            return release, kept if _is_release(kept) else folder
-        kept = self._releases / checked_id(named)
-        if not _is_release(kept):
-            there = sorted(p.parent.name for p in self._releases.glob(f"*/{MANIFEST}"))
-            more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
-            raise RequestError(
-                f"there is no release {named} in the store; there are {', '.join(there[:_NAMED])}{more}",
-                status=404,
-                field="release",
-            )
-        return named, kept
-
-
-def _is_release(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file()
+        release = checked_id(named) if named is not None else self._champion()
+        kept = self._releases / release
+        if (kept / MANIFEST).is_file():
+            return release, kept
+        if release == self._own[0]:
+            return self._own
+        there = sorted(p.parent.name for p in self._releases.glob(f"*/{MANIFEST}"))
+        more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
+        raise RequestError(
+            f"there is no release {release} in the store; there are {', '.join(there[:_NAMED])}{more}",
+            status=404,
+            field="release",
+        )
 
 
 def _check(source: Path, output: Path) -> None:

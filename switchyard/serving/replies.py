@@ -78,11 +78,12 @@ class ErrorReply(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes back over HTTP: a status, a JSON body, and headers beyond those of every answer."""
+    """What goes back over HTTP: a status, a body, and headers beyond those of every answer."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    media: bytes = b"application/json"
 
 
 LONGEST_MESSAGE = 500
@@ -101,7 +102,7 @@ def error_answer(error: RequestError) -> Answer:
     code = _CODES.get(error.status) or HTTPStatus(error.status).name.lower()
     shown = Error(code, bounded(str(error)), error.field and bounded(error.field))
     later = error.retry_after_s
-    headers = _UNREAD if error.status in (408, 413) else ()
+    headers = _UNREAD if error.status in (408, 413, 415) else ()
     if later is not None:
         headers += ((b"retry-after", b"%d" % later),)
     return Answer(error.status, encode(ErrorReply(shown)), headers)

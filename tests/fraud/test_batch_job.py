@@ -43,7 +43,7 @@ def release(settings: Settings) -> Release:
 
 @pytest.fixture
 def api(settings: Settings, release: Release) -> Iterator[JobApi]:
-    yield job_api_of(settings, lambda: (release.id, release.folder))
+    yield job_api_of(settings, release.folder, lambda: release.id)
     for process in processes(settings):
         process.kill()
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from typing import Any
 
 import pytest
 
-from switchyard.serving.front import Front, Guarded
+from switchyard.serving.front import Front
 from switchyard.serving.headers import SECURITY_HEADERS
-from switchyard.serving.keys import ApiKeys
-
-KEYS = ApiKeys.parse(f"explain:{hashlib.sha256(b'alpha').hexdigest()}")
 
 
 def says(word: str) -> Any:
@@ -33,14 +29,13 @@ def says(word: str) -> Any:
 FRONT = Front(says("server"), {"/v1/predict": says("predict"), "/v1/jobs/": says("job")})
 
 
-def ask(app: Any, path: str = "/", kind: str = "http", key: bytes | None = None) -> list[Any]:
+def ask(app: Any, path: str = "/", kind: str = "http") -> list[Any]:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [(b"authorization", b"Bearer " + key)] if key else []
-    scope = {"type": kind, "path": path, "method": "GET", "headers": headers}
+    scope = {"type": kind, "path": path, "method": "GET", "headers": []}
     asyncio.run(app(scope, None, send))
     return sent
 
@@ -81,11 +76,3 @@ def test_probes_have_the_security_headers_and_no_banner() -> None:
 def test_a_start_reaches_the_server_and_a_websocket_is_closed() -> None:
     assert ask(FRONT, kind="lifespan") == [{"type": "server"}]
     assert ask(FRONT, "/v1/predict", kind="websocket") == [{"type": "websocket.close"}]
-
-
-def test_what_is_guarded_needs_a_key_of_whatever_role() -> None:
-    guarded = Guarded(says("figures"), KEYS)
-
-    assert ask(guarded, key=b"alpha")[1]["body"] == b"figures"
-    assert ask(guarded)[0]["status"] == 401
-    assert ask(guarded, key=b"beta")[0]["status"] == 401

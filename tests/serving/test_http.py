@@ -232,6 +232,24 @@ def test_beyond_what_may_wait_a_request_gets_503_and_nothing_stays_counted() -> 
     assert (room.waiting, room.held_bytes) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"content-type": "application/json"}, 200),
+        ({"content-type": "Application/JSON; charset=utf-8"}, 200),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": "application/json", "origin": "http://example.org"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_a_body_that_is_said_to_be_no_json_or_comes_from_a_page_is_refused(
+    headers: dict[str, str], status: int
+) -> None:
+    assert call(make_endpoint(), [b"{}"], headers=headers)[0] == status
+
+
 def test_a_query_is_answered_where_parameters_are_taken_and_refused_elsewhere() -> None:
     async def asked(_body: bytes, query: bytes) -> Answer:
         return Answer(200, json.dumps(query.decode()).encode())
@@ -248,9 +266,18 @@ def test_a_get_is_answered_with_the_last_part_of_its_path() -> None:
         return Answer(200, json.dumps(text).encode())
 
     lookup = Lookup(Get("/v1/jobs/", part, "score"), KEYS)
+    figures, told = (
+        Lookup(Get("/metrics", part), KEYS),
+        Lookup(Get("/openapi.json", part, secret=False), KEYS),
+    )
 
     found = call(lookup, [b""], method="GET", path="/v1/jobs/j1", headers=ALPHA)
     nameless = call(lookup, [b""], method="GET", path="/v1/jobs/j1")
     posted = call(lookup, [b""], method="POST", path="/v1/jobs/j1", headers=ALPHA)
 
     assert (found, nameless[0], posted[0]) == ((200, "j1"), 401, 405)
+    beta = {"authorization": "Bearer beta"}
+    assert call(lookup, [b""], method="GET", headers=beta)[0] == 403
+    assert call(figures, [b""], method="GET", headers=beta)[0] == 200
+    assert call(figures, [b""], method="GET")[0] == 401
+    assert call(told, [b""], method="GET")[0] == 200

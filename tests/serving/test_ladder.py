@@ -295,11 +295,15 @@ def test_what_could_not_be_read_is_not_kept(store: OnlineStore, store_url: str) 
     assert recent.recall(0, "fine", 0.0) is not None
 
 
-def test_after_a_loss_of_the_store_everything_can_be_forgotten(
+def test_from_a_store_that_was_filled_anew_on_nothing_read_before_serves(
     ladder: FeatureLadder, store: OnlineStore
 ) -> None:
     read(ladder, store, WANTED)
+    before = stand_in(ladder).rungs
+    elsewhere = [Wanted(("other", "other"))]
 
-    ladder.recent.clear()
+    ladder.took(elsewhere, store.read(elsewhere)._replace(epoch="the next"))
 
-    assert stand_in(ladder).rungs == ["default_features"]
+    found = stand_in(ladder)
+    assert (before, found.rungs) == (["cached_features"], ["default_features"])
+    assert found.trip.epoch == "the next"
