@@ -12,10 +12,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from switchyard.learning.drift import SCORE_EDGES
-from switchyard.serving.replies import Reply
+from switchyard.serving.replies import Reply, Rung
 from switchyard.serving.tally import Tally, keep_ended, own_file, read_all
 
 Stage = Literal["read", "features", "score", "reasons", "journal", "write"]
@@ -118,6 +118,7 @@ _FROM_THE_START: tuple[tuple[Family, tuple[str, ...]], ...] = (
     *((DECISIONS, (decision, "champion")) for decision in ("allow", "review", "block")),
     *((ANSWERS, ("/v1/predict", status)) for status in ("200", "500", "503")),
     *((RELOADS, (outcome,)) for outcome in ("taken", "refused")),
+    *((DEGRADED, (rung,)) for rung in get_args(Rung)),
 )
 """Counters that are shown before they count: an increase from nothing is no increase to Prometheus."""
 

@@ -10,21 +10,22 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.served import Packed, Served, serving
 
 from orchestration.reloading import reload_release
 from switchyard.errors import ReleaseError
 from switchyard.learning.release import Release
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving.exposition import SCORE_BINS
-from switchyard.serving.journal import read_journal
-from switchyard.serving.metrics import COUNTED
+from switchyard.serving.metrics import COUNTED, REASONS
 from switchyard.serving.observed import OBSERVED
 from switchyard.serving.plan import read_plan
+from switchyard.serving.segments import read_journal
 from switchyard.serving.workers import Worker, run_folder, workers
 from switchyard.settings import load_settings
+from tests.deploy.test_monitoring import figures_in_rules
 from tests.releases import make_release
 from tests.senders import sending
+from tests.served import Packed, Served, serving
 
 PATIENCE_S = 30.0
 
@@ -76,18 +77,13 @@ def test_one_scrape_shows_every_figure_of_all_workers(two: Served) -> None:
 
     shown = figures(two)
     named = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
-    never = {"switchyard_profile_available_at_seconds", "switchyard_profile_age_seconds",
-             "switchyard_score_reference_share"}  # fmt: skip
+    unsynced = {"switchyard_profile_available_at_seconds", "switchyard_profile_age_seconds"}
     assert sent.other == {}
-    assert {f.name for f in (*COUNTED, *OBSERVED, SCORE_BINS)} - named <= never | {
-        "switchyard_reasons_total"
-    }
-    for name in (
-        "switchyard_answers_total",
-        "switchyard_decisions_total",
-        "switchyard_score_count",
-    ):
-        assert total(shown, name) == len(sent.answered)
+    assert {f.name for f in (*COUNTED, *OBSERVED, SCORE_BINS)} - named <= unsynced | {REASONS.name}
+    assert figures_in_rules() <= {name.partition("{")[0] for name in shown}
+    assert total(shown, "switchyard_answers_total", "/v1/predict") == len(sent.answered)
+    assert total(shown, "switchyard_decisions_total") == len(sent.answered)
+    assert total(shown, "switchyard_score_count") == len(sent.answered)
     assert shown["switchyard_cost_per_thousand_decisions{}"] > 0
     assert total(shown, "switchyard_worker_cpu_seconds_total") > 0
 
