@@ -76,3 +76,11 @@ def test_every_figure_in_a_rule_is_one_that_the_service_shows() -> None:
     shown |= {f"{family.name}_bucket" for family in COUNTED if family.edges}
     assert used
     assert used <= shown
+
+
+def test_the_documentation_names_every_figure_and_every_alert() -> None:
+    text = (MONITORING.parents[1] / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"`(\w+)`", text))
+
+    families = {family.name for family in (*COUNTED, *OBSERVED, SCORE_BINS)}
+    assert families | {rule["alert"] for rule in rules() if "alert" in rule} <= named
