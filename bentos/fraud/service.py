@@ -84,6 +84,7 @@ class FraudDecisions:
         self.housekeeping.every(1.0, self.metrics.tick)
         self.housekeeping.every(1.0, self.tell_state)
         self.housekeeping.every(1.0, self.collector.relieve)
+        self.housekeeping.every(1.0, self.drain.begin_if_orphaned)
         self.collector.begin()
 
     def tell_state(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -165,6 +166,20 @@ def test_sigterm_ends_two_workers_without_a_lost_request(two: Served) -> None:
 def test_sigterm_ends_one_worker_without_a_lost_request(packed: Packed) -> None:
     with serving(packed) as one:
         end_under_load(one)
+
+
+def test_a_worker_whose_supervisor_was_killed_drains_and_leaves_the_port(packed: Packed) -> None:
+    with serving(packed) as orphaned:
+        (worker,) = orphaned.workers()
+        with sending(orphaned.port) as sent:
+            until(lambda: len(sent.answered) > 20)
+            orphaned.process.kill()
+            orphaned.process.wait()
+            until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", orphaned.port))
 
 
 def end_under_load(served: Served) -> None:
