@@ -15,7 +15,7 @@ from orchestration.cli import main
 from switchyard.serving import valkey
 from tests.homes import own_environment
 
-COMMANDS = ["backtest", "bench", "demo", "down", "env", "explain", "replay", "serve", "status", "ui",
+COMMANDS = ["backtest", "bench", "demo", "down", "env", "explain", "reload", "replay", "serve", "status", "ui",
             "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
