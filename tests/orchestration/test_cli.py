@@ -99,6 +99,16 @@ def test_down_says_what_it_stopped_and_what_was_not_running(
     assert second.output == "service was not running; store was not running\n"
 
 
+def test_a_reload_without_a_service_says_how_to_start_one(
+    switchyard: Callable[..., Result],
+) -> None:
+    result = switchyard("reload", "0" * 32)
+
+    assert result.exit_code == 1
+    assert "no service is running" in result.output
+    assert "switchyard serve" in " ".join(result.output.split())
+
+
 def test_an_unknown_decision_is_said_to_be_unknown(switchyard: Callable[..., Result]) -> None:
     result = switchyard("explain", "no-such-decision")
 
