@@ -25,7 +25,7 @@ from assets.ports import Deployed
 from bentos.fraud.build import build_bento, built_from
 from switchyard.errors import ServiceError
 from switchyard.lake import write_text
-from switchyard.serving.plan import Plan, decides, write_plan
+from switchyard.serving.plan import Plan, read_plan, write_plan
 from switchyard.settings import Settings
 
 READY_TIMEOUT_S = 90.0
@@ -161,8 +161,11 @@ def stop_process(pid: int) -> None:
 
 def _succeed(settings: Settings, new: Deployed, old: Deployed | None) -> None:
     """In the new service its own release decides, and what decided before is the rung below it."""
-    before = decides(settings.home, old.release) if old else None
-    previous = before if before != new.release else None
+    previous = None
+    if old:
+        plan = read_plan(settings.home)
+        plan = plan if plan and plan.bento == old.release else Plan(old.release, old.release)
+        previous = plan.succeeded_by(new.release)
     write_plan(
         settings.home, Plan(new.release, new.release, previous, reason="deployed as its own Bento")
     )

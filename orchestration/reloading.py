@@ -83,8 +83,7 @@ def _plan(
         return same
     if release_id != bento:  # the Bento carries its own
         check_release(settings.releases / release_id)
-    previous = same.previous if same.champion == release_id else same.champion
-    return Plan(bento, release_id, previous, reason)
+    return Plan(bento, release_id, same.succeeded_by(release_id), reason)
 
 
 def _readable(settings: Settings) -> Plan | None:

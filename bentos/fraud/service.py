@@ -82,13 +82,16 @@ class FraudDecisions:
         self.housekeeping = Housekeeping()
         self.housekeeping.watch(reloader.watch())
         self.housekeeping.every(1.0, self.metrics.tick)
-        self.housekeeping.every(1.0, self.tell_breakers)
+        self.housekeeping.every(1.0, self.tell_state)
         self.housekeeping.every(1.0, self.collector.relieve)
+        self.housekeeping.every(1.0, self.drain.begin_if_orphaned)
         self.collector.begin()
 
-    def tell_breakers(self) -> None:
+    def tell_state(self) -> None:
         for breaker in self.service.breakers():
             self.metrics.breaker(breaker.name, breaker.code)
+        for of_view in self.service.engine.ladder.profiles():
+            self.metrics.profiles(*of_view)
 
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""

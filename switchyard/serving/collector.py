@@ -23,25 +23,24 @@ class Collector:
         self._began = 0.0
         self._began_cpu = 0.0
         self._heavy = False
+        self._calls = 0
 
     def begin(self) -> None:
-        """Set aside all that exists (code, models, tables), and measure from now on.
-
-        Without the second collection the collector would still hold the first one's size against what is
-        new, and put a full collection off until that had become a quarter of it.
-        """
-        gc.collect()
-        gc.freeze()
-        gc.collect()
+        """Set aside all that exists (code, models, tables), and measure from now on."""
+        _set_aside()
         gc.callbacks.append(self._note)
 
     def relieve(self) -> None:
         """Set aside what is there if the last full collection took long: caches fill, releases are loaded.
 
-        Call it about once a second. What is set aside and later becomes garbage is freed as ever, but
+        Call it about once a second. The second call sets aside what the server made after the worker had
+        begun. What is set aside and later becomes garbage is freed as ever, but
         for cycles.
         """
-        if self._heavy:
+        self._calls += 1
+        if self._calls == 2:
+            _set_aside()
+        elif self._heavy:
             gc.freeze()
             self._heavy = False
 
@@ -56,3 +55,11 @@ class Collector:
         if info["generation"] == 2 and time.thread_time() - self._began_cpu > ENOUGH_S:
             self._heavy = True
         self._paused(info["generation"], time.perf_counter() - self._began)
+
+
+def _set_aside() -> None:
+    """Without the second collection the next full one would wait until what is new is a quarter of all that
+    the first one saw."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()

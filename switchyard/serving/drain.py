@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -26,6 +27,7 @@ class Drain:
         self._server = server
         self._linger_s = linger_s
         self._loop = asyncio.get_running_loop()
+        self._supervisor = os.getppid()
         self.begun = False
         """Whether this worker is about to end; it is then no longer ready, and still answers."""
 
@@ -44,6 +46,12 @@ class Drain:
         state = self._server.server_state
         state.default_headers = [*state.default_headers, _CLOSE]
         self._loop.call_later(self._linger_s, self._server.handle_exit, sig, None)
+
+    def begin_if_orphaned(self) -> None:
+        """Begin to end if the supervisor is gone: nobody else would, and the port would stay taken."""
+        if not self.begun and os.getppid() != self._supervisor:
+            _log.error("the supervising process %d is gone", self._supervisor)
+            self.begin()
 
     def _on_signal(self, sig: int, _frame: FrameType | None) -> None:
         self._loop.call_soon_threadsafe(self.begin, sig)

@@ -17,7 +17,6 @@ from typing import Any, Generic, Literal
 from switchyard.errors import StoreError
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
 from switchyard.serving.domain import Domain, Floats, R
-from switchyard.serving.feast_format import MISSING
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.index import Key, key_of_decision
@@ -262,20 +261,8 @@ class Engine(Generic[R]):
                 self.ladder.failed(error)
             else:
                 self.ladder.took(wanted, trip)
-                self._metrics.looked_up(*self._found(trip))
                 return trip, []
         return await self.ladder.stand_in(wanted)
-
-    def _found(self, trip: Trip) -> tuple[int, int, dict[str, int]]:
-        """Profiles asked for, those of them that are not there, and by view how far its sync is."""
-        views = self.store.commands.views
-        known = {
-            view.name: moment
-            for view, moment in zip(views, trip.synced_through, strict=True)
-            if moment != MISSING
-        }
-        missed = sum(int((times == MISSING).sum()) for times in trip.available_at)
-        return len(trip.claims) * len(views), missed, known
 
     async def _write(self, requests: list[R], bodies: list[bytes]) -> Written | None:
         appends = [self.domain.appends(request) for request in requests]

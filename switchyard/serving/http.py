@@ -185,15 +185,20 @@ FAILURES = (RequestError, JournalError, StoreError, ReleaseError)
 
 
 def refused(error: SwitchyardError) -> Answer:
-    """What a request that ended in one of FAILURES is answered; what the service could not do goes to
-    the log."""
+    """What a request that ended in one of FAILURES is answered; the log says it, too."""
     if isinstance(error, RequestError):
+        _log.warning(_REFUSED.get(error.status, "a request was refused: %s"), error)
         return error_answer(error)
     _log.error("%s", error)
     words = str(error) if isinstance(error, ReleaseError) else _UNAVAILABLE
     return error_answer(RequestError(words, status=503))
 
 
+_REFUSED = {
+    status: f"a request was refused with {status}: %s"
+    for status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 503)
+}
+"""A message for each status, since the log writes each message only once in a while."""
 _UNAVAILABLE = "this can't be recorded just now, so it was not decided or taken in; send it again"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from threading import Thread
 from typing import Any, NamedTuple
@@ -68,9 +68,17 @@ class FeatureLadder:
         self._clock = clock
         self._cold_patience_s = cold_patience_s
         self._marks: tuple[int, ...] = (MISSING,) * len(views)
+        self._asked = 0
+        self._absent = [0] * len(views)
         self._epoch: str | None = None
         self._said = SparseLog(_log, clock)
         self._reading: asyncio.Future[list[ColdView]] | None = None
+
+    def profiles(self) -> Iterator[tuple[str, int, int, int | None]]:
+        """Of each view its name, the profiles that the store was asked for, those that it did not have, and
+        how far its sync is known to be (microseconds since 1970)."""
+        for view, absent, mark in zip(self._views, self._absent, self._marks, strict=True):
+            yield view.name, self._asked, absent, mark if mark != MISSING else None
 
     def tries_store(self) -> bool:
         """Whether the online store should be asked now."""
@@ -84,6 +92,9 @@ class FeatureLadder:
             self.recent.clear()
             self._epoch = trip.epoch
         self.recent.remember(wanted, trip, self._clock())
+        self._asked += len(wanted)
+        for v, times in enumerate(trip.available_at):
+            self._absent[v] += times.tolist().count(MISSING)
 
     def failed(self, error: StoreError) -> None:
         """The online store did not answer, or not as it should."""

@@ -12,10 +12,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from switchyard.learning.drift import SCORE_EDGES
-from switchyard.serving.replies import Reply
+from switchyard.serving.replies import Reply, Rung
 from switchyard.serving.tally import Tally, keep_ended, own_file, read_all
 
 Stage = Literal["read", "features", "score", "reasons", "journal", "write"]
@@ -77,9 +77,11 @@ REASONS = Family("switchyard_reasons_total", "counter", "Reasons given, by code"
 DEGRADED = Family(
     "switchyard_degraded_decisions_total", "counter", "Decisions on a lower rung", ("rung",)
 )
-PROFILE_READS = Family("switchyard_profile_reads_total", "counter", "Profiles asked for")
+PROFILE_READS = Family(
+    "switchyard_profile_reads_total", "counter", "Profiles that the store was asked for", ("view",)
+)
 PROFILE_MISSES = Family(
-    "switchyard_profile_misses_total", "counter", "Profiles asked for that were not found"
+    "switchyard_profile_misses_total", "counter", "Those of them that it did not have", ("view",)
 )
 PROFILE_SYNCED = Family(
     "switchyard_profile_available_at_seconds", "gauge",
@@ -118,6 +120,7 @@ _FROM_THE_START: tuple[tuple[Family, tuple[str, ...]], ...] = (
     *((DECISIONS, (decision, "champion")) for decision in ("allow", "review", "block")),
     *((ANSWERS, ("/v1/predict", status)) for status in ("200", "500", "503")),
     *((RELOADS, (outcome,)) for outcome in ("taken", "refused")),
+    *((DEGRADED, (rung,)) for rung in get_args(Rung)),
 )
 """Counters that are shown before they count: an increase from nothing is no increase to Prometheus."""
 
@@ -137,11 +140,6 @@ class Sink(Protocol):
         """``size`` decisions were made together; the seconds of each of STAGES, 0 where nothing was to do."""
         ...
 
-    def looked_up(self, profiles: int, missed: int, synced_through: Mapping[str, int]) -> None:
-        """``profiles`` were asked for, ``missed`` of them are not there; by view, the moment in
-        microseconds since 1970 from which its newest ones count."""
-        ...
-
     def decided(self, reply: Reply, stake_minor: int) -> None:
         """One decision was journalled; once for each, however often it is asked for again.
         ``stake_minor`` is the money that it was about, in the currency's smallest unit."""
@@ -156,8 +154,6 @@ class Uncounted:
     def waiting(self, requests: int) -> None: ...
 
     def batch(self, size: int, seconds: Sequence[float]) -> None: ...
-
-    def looked_up(self, profiles: int, missed: int, synced_through: Mapping[str, int]) -> None: ...
 
     def decided(self, reply: Reply, stake_minor: int) -> None: ...
 
@@ -180,11 +176,9 @@ class Metrics:
         self._decided: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._reason: dict[str, int] = {}
         self._degraded: dict[str, int] = {}
-        self._synced: dict[str, int] = {}
         self._stages = [self._histogram(STAGE_SECONDS, stage) for stage in STAGES]
         self._size = self._histogram(BATCH_SIZE)
         self._queue = self._number(QUEUE)
-        self._reads, self._misses = self._number(PROFILE_READS), self._number(PROFILE_MISSES)
         self._pauses = [self._histogram(GC_PAUSES, generation) for generation in "012"]
         self._longest_pause = self._number(GC_LONGEST)
         for family, labels in _FROM_THE_START:
@@ -217,13 +211,6 @@ class Metrics:
         values[self._size + bisect_left(BATCH_EDGES, size)] += 1.0
         values[self._size + _SIZE_SUM] += size
 
-    def looked_up(self, profiles: int, missed: int, synced_through: Mapping[str, int]) -> None:
-        values = self._values
-        values[self._reads] += profiles
-        values[self._misses] += missed
-        for view, moment in synced_through.items():
-            values[self._by_name(self._synced, PROFILE_SYNCED, view)] = moment / 1e6
-
     def decided(self, reply: Reply, stake_minor: int) -> None:
         key = reply.decision, reply.variant
         slots = self._decided.get(key)
@@ -254,6 +241,14 @@ class Metrics:
     def reloaded(self, outcome: Literal["taken", "refused"]) -> None:
         """This worker took a release that was named while it ran, or refused it."""
         self._values[self._number(RELOADS, outcome)] += 1.0
+
+    def profiles(self, view: str, asked: int, absent: int, synced_through_us: int | None) -> None:
+        """So many profiles of ``view`` this worker has asked the store for since it is there, and so many
+        were not; the newest ones count from that moment on (None: not known)."""
+        self._values[self._number(PROFILE_READS, view)] = asked
+        self._values[self._number(PROFILE_MISSES, view)] = absent
+        if synced_through_us is not None:
+            self._values[self._number(PROFILE_SYNCED, view)] = synced_through_us / 1e6
 
     def breaker(self, of: str, state: int) -> None:
         """The breaker before ``of`` is 0 closed, 1 probing, 2 open."""

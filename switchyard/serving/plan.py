@@ -32,6 +32,15 @@ class Plan(msgspec.Struct, frozen=True):
             if release is not None and not _ID.fullmatch(release):
                 raise ValueError(f"{release!r} is no release id; 32 hex characters are needed")
 
+    def succeeded_by(self, release: str) -> str | None:
+        """Who decided before ``release``, if it decides next.
+
+        >>> a, b = "a" * 32, "b" * 32
+        >>> Plan(a, a).succeeded_by(b) == Plan(a, b, a).succeeded_by(b) == a
+        True
+        """
+        return self.previous if self.champion == release else self.champion
+
 
 def plan_file(home: Path) -> Path:
     return home / PLAN

@@ -35,6 +35,11 @@ def rules() -> list[dict[str, str]]:
     return [rule for group in groups for rule in group["rules"]]
 
 
+def figures_in_rules() -> set[str]:
+    """The names of the service's own figures that the rules are made of."""
+    return {name for rule in rules() for name in re.findall(r"\bswitchyard_\w+", rule["expr"])}
+
+
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=MONITORING, capture_output=True, text=True, check=False)
 
@@ -65,9 +70,17 @@ def test_every_alert_has_a_test_in_which_it_fires() -> None:
 
 
 def test_every_figure_in_a_rule_is_one_that_the_service_shows() -> None:
-    used = {name for rule in rules() for name in re.findall(r"\bswitchyard_\w+", rule["expr"])}
+    used = figures_in_rules()
 
     shown = {family.name for family in (*COUNTED, *OBSERVED, SCORE_BINS)}
     shown |= {f"{family.name}_bucket" for family in COUNTED if family.edges}
     assert used
     assert used <= shown
+
+
+def test_the_documentation_names_every_figure_and_every_alert() -> None:
+    text = (MONITORING.parents[1] / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"`(\w+)`", text))
+
+    families = {family.name for family in (*COUNTED, *OBSERVED, SCORE_BINS)}
+    assert families | {rule["alert"] for rule in rules() if "alert" in rule} <= named

@@ -3,146 +3,46 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bentos.fraud.build import build_bento, built_from, source_hash
 from switchyard.errors import ReleaseError
 from switchyard.fraud.columns import FEATURES
-from switchyard.serving import valkey
 from switchyard.serving.decided import DecidedIndex
+from switchyard.serving.headers import SECURITY_HEADERS
 from switchyard.serving.segments import read_journal
 from tests.homes import free_port
-from tests.releases import SUSPICIOUS_AMOUNT, make_release
-
-PROJECT = Path(__file__).resolve().parents[2]
-START_S = 60.0
-MARK = "conflict_said_by_the_copy"
-
-
-@dataclass(frozen=True)
-class Served:
-    """A running Bento and where it keeps things."""
-
-    process: subprocess.Popen[bytes]
-    client: httpx.Client
-    home: Path
-    release_folder: Path
-    tag: str
-
-    @property
-    def journal(self) -> Path:
-        return self.home / "journal"
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A hidden folder, as the default home is one."""
-    folder = tmp_path_factory.mktemp("bento") / ".switchyard"
-    folder.mkdir()
-    yield folder
-    valkey.stop(folder)
-
-
-@pytest.fixture(scope="module")
-def release_folder(home: Path) -> Path:
-    return make_release(home / "releases").folder
-
-
-@pytest.fixture(scope="module")
-def tag(home: Path, release_folder: Path) -> str:
-    return build_bento(release_folder, home / "bentoml")
-
-
-@pytest.fixture(scope="module")
-def served(home: Path, release_folder: Path, tag: str) -> Iterator[Served]:
-    mark_the_copy(bento_folder(home, tag))
-    port = free_port()
-    log = home / "service.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            serve_command(tag, port),
-            env=environment(home),
-            cwd=PROJECT,
-            stdout=output,
-            stderr=output,
-        )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-        wait_until_ready(client, process, log)
-        yield Served(process, client, home, release_folder, tag)
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def bento_folder(home: Path, tag: str) -> Path:
-    return home / "bentoml" / "bentos" / tag.replace(":", "/")
-
-
-def mark_the_copy(bento: Path) -> None:
-    """Change one word in the Bento's copy of the package: only that copy says it."""
-    replies = bento / "src" / "switchyard" / "serving" / "replies.py"
-    replies.write_text(replies.read_text().replace('409: "conflict"', f'409: "{MARK}"'))
-
-
-def serve_command(tag: str, port: int, *more: str) -> list[str]:
-    return [sys.executable, "-m", "bentoml", "serve", tag, "--port", str(port), *more]
-
-
-def environment(home: Path) -> dict[str, str]:
-    """What ``switchyard env`` sets."""
-    return os.environ | {
-        "SWITCHYARD_HOME": str(home),
-        "BENTOML_HOME": str(home / "bentoml"),
-        "SWITCHYARD_REDIS_URL": valkey.start(home),
-        "BENTOML_DO_NOT_TRACK": "True",
-    }
-
-
-def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    pytest.fail(f"the service was not ready:\n{log.read_text()}")
-
-
-def make_body(transaction_id: str, **overrides: Any) -> dict[str, Any]:
-    body = {
-        "transaction_id": transaction_id,
-        "customer_id": "c1",
-        "terminal_id": "s1",
-        "amount": "57.16",
-        "event_timestamp": datetime.now(UTC).isoformat(),
-        "channel": "pos",
-    }
-    return body | overrides
-
+from tests.releases import SUSPICIOUS_AMOUNT
+from tests.served import (
+    MARK,
+    START_S,
+    Packed,
+    Served,
+    bento_folder,
+    environment,
+    make_body,
+    serve_command,
+)
 
 # ---------------------------------------------------------------- what is built
 
 
 def test_a_release_has_one_bento_and_building_it_again_is_no_work(
-    home: Path, release_folder: Path, tag: str
+    packed: Packed,
 ) -> None:
+    home, release_folder, tag = packed.home, packed.release_folder, packed.tag
     info = bento_folder(home, tag) / "bento.yaml"
     built_at = info.stat().st_mtime_ns
 
@@ -151,7 +51,8 @@ def test_a_release_has_one_bento_and_building_it_again_is_no_work(
     assert not list((home / "bentoml").glob(".building-*"))
 
 
-def test_a_bento_of_other_source_is_built_anew(release_folder: Path, tmp_path: Path) -> None:
+def test_a_bento_of_other_source_is_built_anew(packed: Packed, tmp_path: Path) -> None:
+    release_folder = packed.release_folder
     info = bento_folder(tmp_path, build_bento(release_folder, tmp_path / "bentoml")) / "bento.yaml"
     info.write_text(info.read_text().replace(source_hash(), "of-an-older-engine"))
 
@@ -160,7 +61,8 @@ def test_a_bento_of_other_source_is_built_anew(release_folder: Path, tmp_path: P
     assert built_from(tmp_path / "bentoml", release_folder.name) == source_hash()
 
 
-def test_a_damaged_release_is_not_built(release_folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_release_is_not_built(packed: Packed, tmp_path: Path) -> None:
+    release_folder = packed.release_folder
     damaged = shutil.copytree(release_folder, tmp_path / release_folder.name)
     (damaged / "model" / "model.ubj").write_bytes(b"no trees")
 
@@ -232,7 +134,54 @@ def test_the_openapi_document_names_every_path_that_takes_a_post(served: Served)
         assert served.client.post(path, content=b"{").status_code == 400
         assert "400" in told["paths"][path]["post"]["responses"]
     assert served.client.post("/v1/other", content=b"{}").status_code == 404
-    assert len(told["paths"]) == 5
+
+
+def test_the_release_of_a_request_may_be_named_if_it_is_loaded(served: Served) -> None:
+    own, other = served.release_folder.name, "0a" * 16
+
+    named = served.client.post(f"/v1/predict?release={own}", json=make_body("named"))
+    unknown = served.client.post(f"/v1/predict?release={other}", json=make_body("unknown-release"))
+
+    assert (named.status_code, named.json()["release"]) == (200, own)
+    assert (unknown.status_code, own in unknown.json()["error"]["message"]) == (404, True)
+
+
+def test_a_batch_job_scores_a_file_and_tells_how_far_it_is(served: Served) -> None:
+    folder = served.home / "batch"
+    rows = {c.name: [0.0, 1.0] for c in FEATURES} | {"transaction_id": ["a", "b"]}
+    pq.write_table(pa.table(rows), folder / "in.parquet")
+    uris = {"input_uri": (folder / "in.parquet").as_uri(), "output_uri": f"{folder}/out.parquet"}
+
+    accepted = served.client.post("/v1/batch_predict", json=uris)
+    outside = served.client.post("/v1/batch_predict", json=uris | {"output_uri": "/etc/out"})
+    told = wait_for_job(served, accepted.json()["job_id"])
+
+    assert (accepted.status_code, outside.status_code) == (202, 403)
+    assert (told["status"], told["rows"], told["share"]) == ("done", 2, 1.0), told
+    assert pq.read_table(folder / "out.parquet")["transaction_id"].to_pylist() == ["a", "b"]
+    assert served.client.get("/v1/jobs/unknown").status_code == 404
+
+
+def wait_for_job(served: Served, job_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        told: dict[str, Any] = served.client.get(f"/v1/jobs/{job_id}").json()
+        if told["status"] in ("done", "failed"):
+            return told
+        time.sleep(0.1)
+    pytest.fail(f"the job took too long: {told}")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs.json", "/schema.json", "/v1/predict", "/livez"])
+def test_every_answer_has_the_security_headers_and_no_page_of_the_server_is_open(
+    served: Served, path: str
+) -> None:
+    answer = served.client.get(path)
+
+    for name, value in SECURITY_HEADERS:
+        assert answer.headers.get_list(name.decode()) == [value.decode()]
+    assert "server" not in answer.headers
+    assert answer.status_code == {"/livez": 200, "/v1/predict": 405}.get(path, 404)
 
 
 def test_many_are_decided_in_bulk_over_http(served: Served) -> None:
@@ -311,8 +260,9 @@ def test_health_and_metrics_answer_and_a_wrong_method_is_refused(served: Served)
 
 
 def test_a_damaged_release_or_an_open_address_without_keys_does_not_start(
-    home: Path, tag: str, served: Served, tmp_path: Path
+    packed: Packed, tmp_path: Path
 ) -> None:
+    home, tag = packed.home, packed.tag
     damaged = tmp_path / "bentoml"
     shutil.copytree(home / "bentoml" / "bentos", damaged / "bentos")
     (damaged / "bentos" / tag.replace(":", "/") / "src/release/model/model.ubj").unlink()

@@ -15,7 +15,7 @@ from orchestration.cli import main
 from switchyard.serving import valkey
 from tests.homes import own_environment
 
-COMMANDS = ["backtest", "bench", "demo", "down", "env", "explain", "replay", "serve", "status", "ui",
+COMMANDS = ["backtest", "bench", "demo", "down", "env", "explain", "reload", "replay", "serve", "status", "ui",
             "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
@@ -97,6 +97,16 @@ def test_down_says_what_it_stopped_and_what_was_not_running(
 
     assert first.output == "service was not running; store stopped\n"
     assert second.output == "service was not running; store was not running\n"
+
+
+def test_a_reload_without_a_service_says_how_to_start_one(
+    switchyard: Callable[..., Result],
+) -> None:
+    result = switchyard("reload", "0" * 32)
+
+    assert result.exit_code == 1
+    assert "no service is running" in result.output
+    assert "switchyard serve" in " ".join(result.output.split())
 
 
 def test_an_unknown_decision_is_said_to_be_unknown(switchyard: Callable[..., Result]) -> None:

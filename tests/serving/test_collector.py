@@ -64,3 +64,17 @@ def test_a_short_collection_sets_nothing_aside(collector: Collector) -> None:
 
     assert len(kept) == 10
     assert gc.get_freeze_count() <= frozen
+
+
+def test_what_the_server_makes_right_after_the_start_is_set_aside_a_second_later(
+    collector: Collector,
+) -> None:
+    collector.begin()
+    made_after = [[i] for i in range(1_000)]
+    collector.relieve()
+    seen_at_once = any(each is made_after for each in gc.get_objects())
+
+    collector.relieve()
+
+    assert seen_at_once
+    assert not any(each is made_after for each in gc.get_objects())

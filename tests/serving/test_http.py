@@ -173,6 +173,17 @@ def test_every_failure_has_the_one_error_shape(
     assert "disk full" not in json.dumps(body)
 
 
+def test_a_refusal_is_logged_by_its_status(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(_body: bytes) -> Answer:
+        raise RequestError("amount is negative", field="amount")
+
+    call(make_endpoint(handle=fail), [b"{}"])
+
+    (record,) = caplog.records
+    assert record.msg == "a request was refused with 422: %s"
+    assert record.getMessage().endswith("amount is negative")
+
+
 def test_a_path_that_takes_a_post_says_so_to_other_methods() -> None:
     status, body = call(make_endpoint(KEYS), [b""], method="GET")
 

@@ -94,6 +94,17 @@ def test_what_was_lately_read_stands_in_with_its_activity(
     assert len(found.trip.activity[0][0]) > 2 * 48
 
 
+def test_profiles_asked_for_and_not_there_are_counted_by_view(
+    ladder: FeatureLadder, store: OnlineStore
+) -> None:
+    before = list(ladder.profiles())
+    write(store, 10)
+    read(ladder, store, [*WANTED, Wanted(("c", "unseen"))])
+
+    assert before == [(CARD.name, 0, 0, None), (SHOP.name, 0, 0, None)]
+    assert list(ladder.profiles()) == [(CARD.name, 2, 0, 10 * DAY), (SHOP.name, 2, 1, 10 * DAY)]
+
+
 def test_what_the_caller_does_to_a_trip_later_changes_nothing_that_is_kept(
     ladder: FeatureLadder, store: OnlineStore
 ) -> None:

@@ -133,6 +133,21 @@ def test_the_workers_use_of_the_machine_is_shown(metrics: Metrics) -> None:
     assert shown[sample("switchyard_gc_longest_pause_seconds")] == 0.004
 
 
+def test_profiles_are_counted_by_view_and_their_sync_is_shown_once_it_is_known(
+    metrics: Metrics,
+) -> None:
+    metrics.profiles("customer_profile", 10, 3, 1_500_000)
+    metrics.profiles("terminal_profile", 10, 0, None)
+
+    shown = scrape(metrics)
+
+    customer, terminal = {"view": "customer_profile"}, {"view": "terminal_profile"}
+    assert shown[sample("switchyard_profile_reads_total", **customer)] == 10
+    assert shown[sample("switchyard_profile_misses_total", **customer)] == 3
+    assert shown[sample("switchyard_profile_available_at_seconds", **customer)] == 1.5
+    assert sample("switchyard_profile_available_at_seconds", **terminal) not in shown
+
+
 def test_a_label_may_hold_anything(metrics: Metrics) -> None:
     odd = 'a "b" \\ c'
 
@@ -159,10 +174,12 @@ def test_the_references_of_the_champion_are_the_shares_of_its_evaluation() -> No
 def test_releases_are_shown_by_role(release: Any) -> None:
     figures = list(observed.releases(Lineup(Standing(release, release)))({}))
 
-    assert [(f.labels, f.value) for f in figures] == [
+    assert [(f.labels, f.value) for f in figures if f.family is observed.RELEASE] == [
         ((release.id, "champion"), 1.0),
         ((release.id, "previous"), 1.0),
     ]
+    shares = [f.value for f in figures if f.family is observed.REFERENCE]
+    assert sum(shares) == pytest.approx(1.0)
 
 
 def test_the_journals_lag_is_the_age_of_its_oldest_segment_outside_the_lake(tmp_path: Path) -> None:
