@@ -61,6 +61,7 @@ class FraudDecisions:
         from switchyard.fraud.service import figures, follow_plan, open_service
         from switchyard.serving.collector import set_aside, watch_pauses
         from switchyard.serving.drain import drain_on_sigterm, on_hangup
+        from switchyard.serving.heads import bound_heads_here
         from switchyard.serving.housekeeping import Housekeeping
         from switchyard.serving.logs import write_logs
         from switchyard.serving.metrics import Metrics
@@ -72,6 +73,7 @@ class FraudDecisions:
         lineup = self.service.engine.lineup
         self.end_logs = write_logs(SETTINGS.log_format, release=lambda: lineup.champion.id)
         reloader = follow_plan(SETTINGS, self.service, folder, self.metrics.reloaded)
+        bound_heads_here()
         self.drain = drain_on_sigterm(SETTINGS.drain_s)
         on_hangup(reloader.call)
         self.housekeeping = Housekeeping()

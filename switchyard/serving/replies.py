@@ -122,4 +122,4 @@ def bounded(text: str) -> str:
 
 _UNREAD: tuple[tuple[bytes, bytes], ...] = ((b"connection", b"close"),)
 """For an answer to a body that was not read to its end: nothing that follows it can be understood."""
-_CODES = {400: "not_json", 409: "conflict", 413: "body_too_large", 422: "unprocessable_entity"}
+_CODES = {409: "conflict", 413: "body_too_large", 422: "unprocessable_entity"}
