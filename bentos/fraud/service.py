@@ -15,7 +15,6 @@ import bentoml
 import click
 
 from switchyard.errors import SwitchyardError
-from switchyard.serving.front import Front
 from switchyard.serving.http import Application
 from switchyard.serving.keys import ApiKeys
 from switchyard.settings import load_settings
@@ -30,7 +29,7 @@ ROUTES: dict[str, Application] = {}
     name="fraud",
     workers=SETTINGS.workers,
     http={"host": SETTINGS.host, "port": SETTINGS.port},
-    traffic={"timeout": 5},  # each request leaves a timer behind for that long
+    traffic={"timeout": 5},  # of what BentoML answers itself
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},  # BentoML's label the raw path; the worker adds the project's own
     tracing={"excluded_urls": ["v1/"]},
@@ -59,12 +58,13 @@ class FraudDecisions:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
         from switchyard.fraud.money import minor_units
         from switchyard.fraud.service import figures, follow_plan, open_service
-        from switchyard.serving.collector import set_aside, watch_pauses
-        from switchyard.serving.drain import drain_on_sigterm, on_hangup
-        from switchyard.serving.heads import bound_heads_here
+        from switchyard.serving.collector import Collector
+        from switchyard.serving.drain import Drain, on_hangup
+        from switchyard.serving.heads import bound_heads
         from switchyard.serving.housekeeping import Housekeeping
         from switchyard.serving.logs import write_logs
         from switchyard.serving.metrics import Metrics
+        from switchyard.serving.uvicorn_server import go_in_front, running_server
         from switchyard.serving.workers import run_folder
 
         folder = run_folder(SETTINGS.home, os.getppid())
@@ -72,16 +72,25 @@ class FraudDecisions:
         self.service = open_service(SETTINGS, RELEASE, self.metrics)
         lineup = self.service.engine.lineup
         self.end_logs = write_logs(SETTINGS.log_format, release=lambda: lineup.champion.id)
+        self.open_routes(figures(SETTINGS, self.service, folder))
+        server = running_server()
+        go_in_front(server, ROUTES)
+        bound_heads(server)
+        self.drain = Drain(server, SETTINGS.drain_s)
+        self.drain.install()
         reloader = follow_plan(SETTINGS, self.service, folder, self.metrics.reloaded)
-        bound_heads_here()
-        self.drain = drain_on_sigterm(SETTINGS.drain_s)
         on_hangup(reloader.call)
+        self.collector = Collector(self.metrics.paused)
         self.housekeeping = Housekeeping()
         self.housekeeping.watch(reloader.watch())
         self.housekeeping.every(1.0, self.metrics.tick)
-        self.open_routes(figures(SETTINGS, self.service, folder))
-        set_aside()
-        self.end_pauses = watch_pauses(self.metrics.paused)
+        self.housekeeping.every(1.0, self.tell_breakers)
+        self.housekeeping.every(1.0, self.collector.relieve)
+        self.collector.begin()
+
+    def tell_breakers(self) -> None:
+        for breaker in self.service.breakers():
+            self.metrics.breaker(breaker.name, breaker.code)
 
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""
@@ -91,15 +100,12 @@ class FraudDecisions:
         ROUTES.update(routes)
 
     def __is_ready__(self) -> bool:
-        return self.drain is None or not self.drain.begun
+        return not self.drain.begun
 
     @bentoml.on_shutdown
     def close(self) -> None:
         self.housekeeping.close()
         self.service.close()
-        self.end_pauses()
-        self.metrics.close()
+        self.collector.close()
+        self.metrics.tick()
         self.end_logs()
-
-
-FraudDecisions.add_asgi_middleware(Front, routes=ROUTES)

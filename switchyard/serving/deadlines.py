@@ -13,8 +13,8 @@ from typing import Any
 
 from switchyard.errors import RequestError
 
-BODY_DEADLINE_S = 4.0
-"""Longest time that a body may take to arrive; shorter than what the server gives a whole request."""
+BODY_DEADLINE_S = 5.0
+"""Longest time that a body may take to arrive."""
 _LOOK_EVERY_S = 0.5
 
 

@@ -168,11 +168,11 @@ class Engine(Generic[R]):
         watch = Stopwatch()
         trip, rungs = await self._read(asked)
         watch.lap("read")
-        requests, claims = [a.request for a in asked], trip.claims
-        before = remembered(self.ledger, requests, claims, asked[0].received_us)
+        requests = [a.request for a in asked]
+        before = remembered(self.ledger, requests, trip.claims, asked[0].received_us)
         settled = [
             answer or settled_by(claim, request)
-            for answer, claim, request in zip(before, claims, requests, strict=True)
+            for answer, claim, request in zip(before, trip.claims, requests, strict=True)
         ]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:

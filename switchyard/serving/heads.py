@@ -7,32 +7,18 @@ refuses both, in the one error shape, and answers what is no HTTP in that shape 
 
 from __future__ import annotations
 
-import logging
-import signal
 from http import HTTPStatus
 from typing import Any
 
 from switchyard.errors import RequestError
-from switchyard.serving.drain import Server, serving_server
 from switchyard.serving.headers import SECURITY_HEADERS
 from switchyard.serving.replies import error_answer
+from switchyard.serving.uvicorn_server import Server
 
 MAX_HEAD_BYTES = 32 * 1024
 """Longest head: request line and headers. One that arrives in a single piece may be a little longer."""
 HEAD_DEADLINE_S = 5.0
 """Longest time that a head may take, from the connection or its first byte on."""
-
-
-_log = logging.getLogger(__name__)
-
-
-def bound_heads_here() -> None:
-    """:func:`bound_heads` of the server that this process runs. Call it before SIGTERM is taken from it."""
-    server = serving_server(signal.getsignal(signal.SIGTERM))
-    if server is None:
-        _log.warning("no HTTP server handles SIGTERM here: heads of requests are not bounded")
-    else:
-        bound_heads(server)
 
 
 def bound_heads(

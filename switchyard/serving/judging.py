@@ -71,8 +71,7 @@ class Judgement(NamedTuple):
 class ModelLadder(Generic[R]):
     """Judges by the highest rung that works. Never raises, whatever a model does.
 
-    ``previous``: the previous champion, if it is loaded. ``withheld`` counts decisions whose reasons did not
-    come about or did not add up. ``clock`` is in monotonic seconds.
+    ``previous``: the previous champion, if it is loaded. ``clock`` is in monotonic seconds.
     """
 
     def __init__(
@@ -85,19 +84,18 @@ class ModelLadder(Generic[R]):
     ) -> None:
         self.champion = champion
         self.previous = previous
-        self.withheld = 0
         self._domain = domain
         self._said = SparseLog(_log, clock)
-        self._rungs = [_Model(champion, champion.score, (), Breaker("the champion", clock=clock))]
+        self._rungs = [_Model(champion, champion.score, (), Breaker("champion", clock=clock))]
         if previous is not None:
-            breaker = Breaker("the previous champion", clock=clock)
+            breaker = Breaker("previous_champion", clock=clock)
             self._rungs.append(_Model(previous, previous.score, ("previous_champion",), breaker))
         self._rungs.append(
             _Model(
                 champion,
                 champion.fallback_score,
                 ("fallback_logistic",),
-                Breaker("the logistic regression", clock=clock),
+                Breaker("fallback_logistic", clock=clock),
                 explains=False,
             )
         )
@@ -174,7 +172,7 @@ class ModelLadder(Generic[R]):
         except Exception as error:  # a model is foreign code; whatever it raises, a decision is due
             model.breaker.failed()
             self._said.error(
-                model.breaker.name, "%s of release %s can't score: %s: %s",
+                model.breaker.name, "the model '%s' of release %s can't score: %s: %s",
                 model.breaker.name, model.release.id, type(error).__name__, error,
             )  # fmt: skip
             return []
@@ -197,9 +195,7 @@ class ModelLadder(Generic[R]):
         except Exception as error:  # the decision stands without its reasons
             explained = [_unexplained(judgement) for judgement in judgements]
             problem = f"{type(error).__name__}: {error}"
-        withheld = sum("no_reasons" in judgement.degraded for judgement in explained)
-        if withheld:
-            self.withheld += withheld
+        if any("no_reasons" in judgement.degraded for judgement in explained):
             self._said.error(
                 "reasons", "reasons of release %s are withheld: %s", release.id, problem
             )

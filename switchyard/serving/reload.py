@@ -95,7 +95,7 @@ class Reloader:
     def _named(self) -> Standing:
         plan = read_plan(self._home)
         if plan is None or plan.bento != self._own.id:
-            return Standing(self._own)
+            return self._lineup.standing
         champion = self._loaded(plan.champion)
         others = {} if champion is self._own else {self._own.id: self._own}
         return Standing(champion, self._predecessor(plan), others)

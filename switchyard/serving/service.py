@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from switchyard.errors import RequestError, SwitchyardError
 from switchyard.serving.batching import Batcher
+from switchyard.serving.breaker import Breaker
 from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split, weight
 from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.commands import LEASE_MS
@@ -103,6 +104,10 @@ class DecisionService:
             Post("/v1/events", self.event, "score"),
             Post("/v1/labels", self.label, "label"),
         )
+
+    def breakers(self) -> tuple[Breaker, ...]:
+        """What is left alone while it fails: stores, and the models that stand now."""
+        return *self.engine.ladder.breakers, *self.engine.models.breakers
 
     def close(self) -> None:
         """Close all that is open; nothing may be waiting any more."""

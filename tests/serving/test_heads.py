@@ -48,14 +48,23 @@ def answer_to(*parts: bytes) -> bytes:
 
     async def send() -> bytes:
         async with connection() as (reader, writer):
+            listening = asyncio.create_task(all_from(reader))
             with suppress(ConnectionError):  # the answer came before the last part
                 for part in parts:
                     writer.write(part)
                     await writer.drain()
                     await asyncio.sleep(0.1 if len(parts) > 1 else 0)
-            return await asyncio.wait_for(reader.read(-1), timeout=10)
+            return await asyncio.wait_for(listening, timeout=10)
 
     return asyncio.run(send())
+
+
+async def all_from(reader: asyncio.StreamReader) -> bytes:
+    received = b""
+    with suppress(ConnectionError):
+        while more := await reader.read(65_536):
+            received += more
+    return received
 
 
 def request(headers: bytes = b"", end: bytes = b"connection: close\r\n\r\n") -> bytes:
