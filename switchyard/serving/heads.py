@@ -81,9 +81,12 @@ def _bounded(protocol: Any, most_bytes: int, patience_s: float) -> Any:
                 self._look_out = self.loop.call_later(patience_s, self._look)
 
         def _refuse(self, error: RequestError) -> None:
-            if not self.transport.is_closing():
-                self.transport.write(raw_answer(error))
-                self.transport.close()
+            if self.transport.is_closing():
+                return
+            self.transport.write(raw_answer(error))
+            self.transport.close()
+            if self.cycle is not None:  # an earlier request, whose answer has nowhere to go
+                self.cycle.disconnected = True
 
     return BoundedHeads
 
