@@ -25,7 +25,7 @@ PATHS = [
     (path, method, mode)
     for path, of in document()["paths"].items()
     for method, operation in of.items()
-    for mode in GenerationMode.all()
+    for mode in GenerationMode
     if mode is GenerationMode.POSITIVE or operation.keys() & {"parameters", "requestBody"}
 ]
 HELD = ("not_a_server_error", "status_code_conformance", "content_type_conformance",
