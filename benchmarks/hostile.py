@@ -7,11 +7,12 @@ Statuses are counted by kind of attack; afterwards the same worker still has to 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import re
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ import httpx
 import psutil
 
 from benchmarks.attacks import Attack, attacks, valid
+from benchmarks.served import Served, service
+from benchmarks.world import close_world, make_world
+from orchestration import screen
+from orchestration.deployment import free_port
+from switchyard.errors import SettingsError
 
 ATTACKS = 10_000
 SEED = 7
@@ -39,9 +45,11 @@ class Outcome:
 
     statuses: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     failures: list[str] = field(default_factory=list)
+    attacks: int = 0
 
     def took(self, attack: Attack, found: list[int]) -> None:
         """Count the answers to an attack."""
+        self.attacks += 1
         self.statuses[attack.kind].update(found or [0])
         for status in found:
             if status >= 500 and status != 503:
@@ -56,7 +64,7 @@ def assail(
     port: int,
     sent: Iterable[Attack],
     connections: int = CONNECTIONS,
-    advance: Callable[[], None] = lambda: None,
+    advance: Callable[[int], None] = lambda _done: None,
 ) -> Outcome:
     """Send all of ``sent`` to the service on ``port``, ``connections`` at a time."""
     return asyncio.run(_assail(port, iter(sent), connections, advance))
@@ -68,7 +76,7 @@ async def _assail(port: int, sent: Any, connections: int, advance: Callable[[], 
     async def attacker() -> None:
         for attack in sent:
             outcome.took(attack, await _attempt(port, attack))
-            advance()
+            advance(outcome.attacks)
 
     await asyncio.gather(*(attacker() for _ in range(connections)))
     return outcome
@@ -136,36 +144,56 @@ def still_decides(url: str) -> bool:
 
 
 def run(
-    console: Any = None, *, quick: bool = False, folder: Path | None = None, **_source: Any
+    console: Any = None, *, quick: bool = False, folder: Path | None = None, **source: Any
 ) -> dict[str, Any]:
-    """Statuses by kind of attack, memory before and after; ``failed`` names what must not have been."""
-    from benchmarks.served import service
-    from benchmarks.world import build_world
-    from orchestration.deployment import free_port
+    """Statuses in all and by kind of attack, memory before and after; ``failed`` is what must not be.
 
+    Raises SettingsError for options of a ``source``: the service is one of a world of its own.
+    """
+    if given := [name for name, value in source.items() if value is not None]:
+        raise SettingsError(f"this attacks a world of its own; leave out {', '.join(given)}")
     count = ATTACKS // 20 if quick else ATTACKS
-    with build_world(folder) as world, service(world, free_port(4400)) as served:
-        still_decides(served.url)
-        workers = served.workers()
-        before = memory_mb(workers)
-        outcome = assail(served.port, attacks(count, SEED))
-        failed = outcome.failures[:20]
-        if not still_decides(served.url):
-            failed.append("afterwards an honest transaction got no decision")
-        if [w.pid for w in served.workers()] != [w.pid for w in workers]:
-            failed.append("a worker died")
-            after = float("nan")
-        else:
-            after = memory_mb(workers)
-        if after - before > MOST_GROWTH_MB:
-            failed.append(f"memory grew from {before} to {after} MB")
+    with tempfile.TemporaryDirectory(prefix="switchyard-hostile-") as temporary:
+        world = make_world(folder or Path(temporary) / "home")
+        try:
+            with service(world, free_port(world.settings.port)) as served, bar(console) as advance:
+                return _attacked(served, count, advance)
+        finally:
+            close_world(world)
+
+
+def _attacked(served: Served, count: int, advance: Callable[[int], None]) -> dict[str, Any]:
+    still_decides(served.url)
+    workers = served.workers()
+    before = memory_mb(workers)
+    outcome = assail(served.port, attacks(count, SEED), advance=advance)
+    failed = outcome.failures[:20]
+    if not still_decides(served.url):
+        failed.append("afterwards an honest transaction got no decision")
+    after = memory_mb([w for w in workers if w.is_running()])
+    if [w.pid for w in served.workers()] != [w.pid for w in workers]:
+        failed.append("a worker died")
+    if after - before > MOST_GROWTH_MB:
+        failed.append(f"memory grew from {before} to {after} MB")
     return {
         "requests": count,
-        "statuses": {str(s): n for s, n in sorted(outcome.totals.items())},
-        "by_kind": {
-            kind: json.dumps({str(s): n for s, n in sorted(found.items())})
-            for kind, found in sorted(outcome.statuses.items())
-        },
+        "statuses": _counts(outcome.totals),
+        "by_kind": {kind: _counts(found) for kind, found in sorted(outcome.statuses.items())},
         "memory_mb": {"before": before, "after": after},
         "failed": failed,
     }
+
+
+def _counts(statuses: Counter[int]) -> dict[str, int]:
+    """By status; what got no answer was cut short by its sender, or is answered by nobody."""
+    return {str(status) if status else "none": n for status, n in sorted(statuses.items())}
+
+
+@contextmanager
+def bar(console: Any) -> Iterator[Callable[[int], None]]:
+    """Progress over all attacks, where there is a console to show it on."""
+    if console is None:
+        yield lambda _done: None
+        return
+    with screen.bar(console) as advance:
+        yield lambda done: advance("hostile requests", done, ATTACKS)

@@ -247,6 +247,32 @@ def reload(json_file: Path | None, release: str | None, reason: str) -> None:
 
 
 @main.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--release", "release_id", help="Which release scores; default: the champion.")
+@json_option
+def batch_predict(
+    source: Path, output: Path, release_id: str | None, json_file: Path | None
+) -> None:
+    """Score SOURCE, a Parquet file or a folder of them, into OUTPUT; started again, it goes on."""
+    from assets.fraud.registry import release_of
+    from switchyard.fraud.batch import score_file
+    from switchyard.lake import Lake
+    from switchyard.learning.release import load_release
+
+    settings = _open()
+    chosen = release_id or release_of(settings.mlflow_tracking_uri, "champion")
+    if chosen is None:
+        raise ServiceError("there is no champion yet: run `switchyard demo`, or name a --release")
+    release = load_release(settings.releases / chosen, threads=os.cpu_count() or 1)
+    with screen.bar(console) as advance:
+        rows = score_file(Lake(settings.lake), release, source.resolve(), output.resolve(), advance)
+    figures = {"rows": rows, "release": release.id, "output": str(output.resolve())}
+    console.print(screen.key_values(figures))
+    _write_json(json_file, figures)
+
+
+@main.command()
 @click.argument("decision_id")
 @json_option
 def explain(decision_id: str, json_file: Path | None) -> None:
@@ -266,7 +292,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.argument(
     "what",
     type=click.Choice(
-        ["demo", "faults", "features", "ladder", "online-sync", "serving"],
+        ["demo", "faults", "features", "hostile", "ladder", "online-sync", "serving"],
     ),
 )
 @_source_options
@@ -276,7 +302,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    help="serving, faults: keep their home for next time.",
+    help="serving, faults, hostile: keep their home for next time.",
 )
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:
