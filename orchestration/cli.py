@@ -137,15 +137,18 @@ def up() -> None:
 
 @main.command()
 def down() -> None:
-    """Stop the decision service and the embedded parts of this home; data stays."""
+    """Stop the decision service, batch jobs and the embedded parts of this home; data stays."""
     from orchestration import deployment
+    from switchyard.fraud.batch_job import jobs_of
     from switchyard.serving import valkey
 
     settings = _settings_only()
     service = deployment.stop(settings)
+    jobs = jobs_of(settings).interrupt()
     store = valkey.stop(settings.home)
     console.print(f"service {'stopped' if service else 'was not running'}; "
-                  f"store {'stopped' if store else 'was not running'}")  # fmt: skip
+                  f"store {'stopped' if store else 'was not running'}"
+                  + (f"; {jobs} batch jobs wait for the next service" if jobs else ""))  # fmt: skip
 
 
 @main.command()

@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -163,6 +164,14 @@ class Jobs:
                 self._coming.touch()
                 launch()
 
+    def interrupt(self) -> int:
+        """End the processes that do jobs; these wait until somebody asks for them again. How many ended."""
+        processes = [p for job in self._open_jobs() if (p := self._process(job.job_id))]
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+        return len(processes)
+
     # ------------------------------------------------------------ for the process that does them
 
     def arrive(self) -> None:
@@ -228,10 +237,22 @@ class Jobs:
             return not _locked(lock.fileno(), fcntl.LOCK_SH)
         return False
 
+    def _process(self, job_id: str) -> int | None:
+        """The process that does the job; None if none does."""
+        if not self._is_running(job_id):
+            return None
+        text = (self._folder / job_id / "lock").read_text()
+        return int(text) if text.isdigit() else None
+
     @contextmanager
     def _held(self, job_id: str) -> Iterator[bool]:
-        with (self._folder / job_id / "lock").open("w") as lock:
-            yield _locked(lock.fileno(), fcntl.LOCK_EX)
+        with (self._folder / job_id / "lock").open("a+") as lock:
+            held = _locked(lock.fileno(), fcntl.LOCK_EX)
+            if held:
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
+            yield held
 
     @contextmanager
     def _slot(self) -> Iterator[int | None]:

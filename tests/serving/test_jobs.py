@@ -162,6 +162,24 @@ def test_a_defect_fails_the_job_without_its_trace_and_is_raised(jobs: Jobs) -> N
     assert "internals" not in str(jobs.status(job_id).error)
 
 
+def test_a_running_job_is_interrupted_and_waits_again(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, Clock())
+    job_id = submit(jobs)
+    assert jobs.interrupt() == 0
+    running = (
+        "import time; from pathlib import Path; from switchyard.serving.jobs import Jobs\n"
+        f"Jobs(Path({str(tmp_path)!r}), time.time).do_next(lambda *_: print(1, flush=True) or time.sleep(60))"
+    )
+    with subprocess.Popen([sys.executable, "-c", running], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        assert jobs.interrupt() == 1
+
+        assert process.wait() == -signal.SIGTERM
+    assert jobs.status(job_id).status == "queued"
+
+
 def test_the_job_of_a_killed_process_waits_again_and_is_given_up_after_some_deaths(
     tmp_path: Path,
 ) -> None:
