@@ -295,7 +295,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.argument(
     "what",
     type=click.Choice(
-        ["demo", "faults", "features", "hostile", "ladder", "online-sync", "serving"],
+        ["batch", "demo", "faults", "features", "hostile", "ladder", "online-sync", "serving"],
     ),
 )
 @_source_options
@@ -305,7 +305,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    help="serving, faults, hostile: keep their home for next time.",
+    help="batch, serving, faults, hostile: keep their home for next time.",
 )
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:

@@ -25,7 +25,7 @@ from switchyard.settings import Settings, load_settings
 from tests.releases import COLUMNS, make_release
 
 WAIT_S = 60.0
-ROWS = 210_000
+ROWS = 300_000
 """Three pieces of work."""
 
 
