@@ -101,10 +101,9 @@ def error_answer(error: RequestError) -> Answer:
     """
     code = _CODES.get(error.status) or HTTPStatus(error.status).name.lower()
     shown = Error(code, bounded(str(error)), error.field and bounded(error.field))
-    later = error.retry_after_s
     headers = _UNREAD if error.status in (408, 413, 415) else ()
-    if later is not None:
-        headers += ((b"retry-after", b"%d" % later),)
+    if error.status in (429, 503):
+        headers += ((b"retry-after", b"%d" % (error.retry_after_s or 1)),)
     return Answer(error.status, encode(ErrorReply(shown)), headers)
 
 
