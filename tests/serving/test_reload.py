@@ -82,7 +82,7 @@ def test_a_plan_is_followed_from_the_start(
     reloader.begin()
 
     assert (lineup.champion.id, lineup.previous) == (other.id, own)
-    assert lineup.standing.find(own.id) is own
+    assert lineup.standing.loaded[own.id] is own
     assert told(home) == Worker(os.getpid(), other.id, own.id, plan=stamp)
 
 
