@@ -14,7 +14,8 @@ import pytest
 
 from switchyard.errors import InputError, RequestError
 from switchyard.serving import jobs as jobs_module
-from switchyard.serving.jobs import MOST_STARTS, Job, Jobs
+from switchyard.serving.job_files import Job
+from switchyard.serving.jobs import MOST_STARTS, Jobs
 
 RELEASE = "0a" * 16
 
@@ -178,6 +179,22 @@ def test_a_running_job_is_interrupted_and_waits_again(tmp_path: Path) -> None:
 
         assert process.wait() == -signal.SIGTERM
     assert jobs.status(job_id).status == "queued"
+
+
+def test_an_end_that_was_asked_for_is_no_death(jobs: Jobs) -> None:
+    job_id = submit(jobs)
+
+    def end(_job: Job, advance: Callable[[str, int, int], None]) -> int:
+        advance("in", 3, 10)
+        raise SystemExit
+
+    for _ in range(2 * MOST_STARTS):
+        with pytest.raises(SystemExit):
+            jobs.do_next(end)
+
+    assert (jobs.status(job_id).status, jobs.status(job_id).rows) == ("queued", 3)
+    assert jobs.do_next(ten_rows)
+    assert jobs.status(job_id).status == "done"
 
 
 def test_the_job_of_a_killed_process_waits_again_and_is_given_up_after_some_deaths(
