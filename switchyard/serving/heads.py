@@ -34,10 +34,12 @@ def _bounded(protocol: Any, most_bytes: int, patience_s: float) -> Any:
     """``protocol`` (uvicorn's, for httptools) with bounds on heads."""
 
     class BoundedHeads(protocol):  # type: ignore[misc]
-        """A connection. ``_since`` is when the head began that is being read, None while none is."""
+        """A connection. ``_since`` is when the head began that is being read, None while none is;
+        ``_answering`` the request that is being answered, while further ones may wait behind it."""
 
         _since: float | None
         _head_bytes = 0
+        _answering: Any = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -46,6 +48,7 @@ def _bounded(protocol: Any, most_bytes: int, patience_s: float) -> Any:
 
         def connection_lost(self, error: Exception | None) -> None:
             self._look_out.cancel()
+            self._hang_up()
             super().connection_lost(error)
 
         def data_received(self, data: bytes) -> None:
@@ -85,8 +88,16 @@ def _bounded(protocol: Any, most_bytes: int, patience_s: float) -> Any:
                 return
             self.transport.write(raw_answer(error))
             self.transport.close()
-            if self.cycle is not None:  # an earlier request, whose answer has nowhere to go
-                self.cycle.disconnected = True
+            self._hang_up()
+
+        def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+            self._answering = cycle
+            super()._start_asgi_task(cycle, app)
+
+        def _hang_up(self) -> None:
+            """An answer has nowhere to go any more; the server itself tells only the newest request so."""
+            if self._answering is not None and not self._answering.response_complete:
+                self._answering.disconnected = True
 
     return BoundedHeads
 

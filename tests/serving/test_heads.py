@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 
 from switchyard.serving.headers import SECURITY_HEADERS
 from switchyard.serving.heads import bound_heads
@@ -19,6 +20,7 @@ MOST, PATIENCE_S = 2_000, 0.3
 
 async def hello(scope: Any, _receive: Any, send: Any) -> None:
     assert scope["type"] == "http"
+    await asyncio.sleep(0.1 if scope["path"] == "/slow" else 0)
     await send({"type": "http.response.start", "status": 200,
                 "headers": [(b"content-length", b"2")]})  # fmt: skip
     await send({"type": "http.response.body", "body": b"hi"})
@@ -56,7 +58,8 @@ def answer_to(*parts: bytes) -> bytes:
                     await asyncio.sleep(0.1 if len(parts) > 1 else 0)
             return await asyncio.wait_for(listening, timeout=10)
 
-    return asyncio.run(send())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the service runs on
+        return runner.run(send())
 
 
 async def all_from(reader: asyncio.StreamReader) -> bytes:
@@ -115,6 +118,15 @@ def test_what_is_no_http_is_refused_in_the_one_shape() -> None:
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert_in_the_one_shape(answer)
+
+
+def test_an_answer_that_has_nowhere_to_go_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    slow = b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n"
+
+    answer = answer_to(slow * 3 + b"garbage\r\n\r\n", b"")
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert "Exception" not in caplog.text
 
 
 def assert_in_the_one_shape(answer: bytes) -> None:
