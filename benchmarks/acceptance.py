@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,29 @@ def features(bench: Bench) -> dict[str, Any]:
     return answer
 
 
+def hostile_requests(bench: Bench) -> dict[str, Any]:
+    """10,000 hostile requests: no 5xx, no crash, bounded memory."""
+    return _without_failure(bench, "hostile")
+
+
+def batch_scoring(bench: Bench) -> dict[str, Any]:
+    """Parquet to Parquet at 0.6 and more of a bare prediction in memory; killed, each row once."""
+    figures = _without_failure(bench, "batch")
+    killed = figures["killed_and_started_again"]
+    return figures | {"reached": figures["reached"] and killed["killed"] and killed["equal"]}
+
+
+def _without_failure(bench: Bench, what: str) -> dict[str, Any]:
+    """The figures of a benchmark that says itself what failed, in a world that both share."""
+    file = bench.folder / f"{what}.json"
+    world = str(bench.folder / "world")
+    options = ("--folder", world, "--json", str(file))
+    with suppress(subprocess.CalledProcessError):  # what failed is in the figures
+        bench.switchyard(bench.folder / what, "bench", what, *options)
+    figures: dict[str, Any] = json.loads(file.read_text())
+    return figures | {"reached": not figures["failed"]}
+
+
 def same_release(bench: Bench) -> dict[str, Any]:
     """Same seed, same input: the same release and bit-equal scores, in a new home and without git."""
     bare = bench.home("checkout")
@@ -166,7 +190,7 @@ BARS: dict[str, Bar] = {
     bar.__name__: bar
     for bar in (
         demo_simulator, demo_handbook, backtest_seven_days, backtest_all_history, replay_100k,
-        features, same_release, killed_anywhere,
+        features, same_release, killed_anywhere, hostile_requests, batch_scoring,
     )
 }  # fmt: skip
 

@@ -145,7 +145,9 @@ def mutated(rng: random.Random) -> Attack:
             del text[place : place + rng.randint(1, 5)]
             text += b" "
         else:
-            text[place:place] = rng.choice((b'"', b"{", b"}", b"[", b",", b":", b"\\", b"0", b"\x00"))
+            text[place:place] = rng.choice(
+                (b'"', b"{", b"}", b"[", b",", b":", b"\\", b"0", b"\x00")
+            )
     return _json("mutated", rng, bytes(text), path)
 
 
@@ -287,7 +289,10 @@ def pipelined(rng: random.Random) -> Attack:
 
 def same_id(rng: random.Random) -> Attack:
     """One id again and again, with bodies that differ."""
-    body = valid(rng) | {"transaction_id": f"hostile-{rng.randrange(5)}", "amount": rng.randrange(9)}
+    body = valid(rng) | {
+        "transaction_id": f"hostile-{rng.randrange(5)}",
+        "amount": rng.randrange(9),
+    }
     return _json("same id", rng, body, rng.choice(("/v1/predict", "/v1/events")))
 
 

@@ -137,15 +137,18 @@ def up() -> None:
 
 @main.command()
 def down() -> None:
-    """Stop the decision service and the embedded parts of this home; data stays."""
+    """Stop the decision service, batch jobs and the embedded parts of this home; data stays."""
     from orchestration import deployment
+    from switchyard.fraud.batch_job import jobs_of
     from switchyard.serving import valkey
 
     settings = _settings_only()
     service = deployment.stop(settings)
+    jobs = jobs_of(settings).interrupt()
     store = valkey.stop(settings.home)
     console.print(f"service {'stopped' if service else 'was not running'}; "
-                  f"store {'stopped' if store else 'was not running'}")  # fmt: skip
+                  f"store {'stopped' if store else 'was not running'}"
+                  + (f"; {jobs} batch jobs wait for the next service" if jobs else ""))  # fmt: skip
 
 
 @main.command()
@@ -247,6 +250,32 @@ def reload(json_file: Path | None, release: str | None, reason: str) -> None:
 
 
 @main.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True))
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--release", "release_id", help="Which release scores; default: the champion.")
+@json_option
+def batch_predict(
+    source: Path, output: Path, release_id: str | None, json_file: Path | None
+) -> None:
+    """Score SOURCE, a Parquet file or a folder of them, into OUTPUT; started again, it goes on."""
+    from assets.fraud.registry import release_of
+    from switchyard.fraud.batch import score_file
+    from switchyard.lake import Lake
+    from switchyard.learning.release import load_release
+
+    settings = _open()
+    chosen = release_id or release_of(settings.mlflow_tracking_uri, "champion")
+    if chosen is None:
+        raise ServiceError("there is no champion yet: run `switchyard demo`, or name a --release")
+    release = load_release(settings.releases / chosen, threads=os.cpu_count() or 1)
+    with screen.bar(console) as advance:
+        rows = score_file(Lake(settings.lake), release, source.resolve(), output.resolve(), advance)
+    figures = {"rows": rows, "release": release.id, "output": str(output.resolve())}
+    console.print(screen.key_values(figures))
+    _write_json(json_file, figures)
+
+
+@main.command()
 @click.argument("decision_id")
 @json_option
 def explain(decision_id: str, json_file: Path | None) -> None:
@@ -266,7 +295,10 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.argument(
     "what",
     type=click.Choice(
-        ["demo", "faults", "features", "ladder", "online-sync", "scoring", "serving"],
+        [
+            "batch", "demo", "faults", "features", "hostile", "journal", "ladder", "online-sync",
+            "scoring", "serving",
+        ],  # fmt: skip
     ),
 )
 @_source_options
@@ -276,7 +308,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    help="serving, faults: keep their home for next time.",
+    help="batch, serving, faults, hostile: keep their home for next time.",
 )
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:

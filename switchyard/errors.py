@@ -37,7 +37,7 @@ class RequestError(InputError):
     """One API request is wrong.
 
     ``status`` is the HTTP status to answer with, ``field`` the offending field (or None),
-    ``retry_after_s`` when it is worth trying again (or None).
+    ``retry_after_s`` when it is worth trying again, where that is not at once.
     """
 
     def __init__(

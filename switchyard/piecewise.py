@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 from switchyard.errors import InputError
 from switchyard.lake import whole_file, write_text
 
-PIECE_ROWS = 100_000
-"""A piece ends with the row group that brings it to so many rows."""
 BATCH_ROWS = 65_536
 """Rows in memory at a time."""
+PIECE_ROWS = 2 * BATCH_ROWS
+"""Rows of a piece: what a kill loses at most."""
 _PLAN = "plan.json"
 
 Advance = Callable[[str, int, int], None]
@@ -36,20 +36,25 @@ Count = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Consecutive row groups of one file."""
+class Stretch:
+    """Consecutive row groups of one file, at least a piece of work."""
 
     file: Path
     groups: tuple[int, ...]
     rows: int
 
+    def pieces(self) -> list[int]:
+        """Rows of each piece of it, in order."""
+        whole, rest = divmod(self.rows, PIECE_ROWS)
+        return [PIECE_ROWS] * whole + ([rest] if rest else [])
+
 
 @dataclass(frozen=True, slots=True)
 class Parquet:
-    """A Parquet file, or all of a folder in the order of their names, as pieces of known size."""
+    """A Parquet file, or all of a folder in the order of their names."""
 
     source: Path
-    pieces: tuple[Piece, ...]
+    stretches: tuple[Stretch, ...]
     schema: pa.Schema
 
     @classmethod
@@ -63,12 +68,12 @@ class Parquet:
                 raise InputError(
                     f"{file} has other columns than {files[0].name}; one input has one set"
                 )
-        pieces = tuple(p for file, parquet in opened for p in _pieces(file, parquet.metadata))
-        return cls(source, pieces, schema)
+        stretches = (s for file, parquet in opened for s in _stretches(file, parquet.metadata))
+        return cls(source, tuple(stretches), schema)
 
     @property
     def rows(self) -> int:
-        return sum(piece.rows for piece in self.pieces)
+        return sum(stretch.rows for stretch in self.stretches)
 
 
 def work_through(
@@ -89,14 +94,19 @@ def work_through(
     """
     plan = _plan(source, identity)
     with _scratch(output, plan) as scratch:
-        parts, done = [], 0
-        for number, piece in enumerate(source.pieces):
-            part = scratch / f"{number:06}.parquet"
-            if not part.exists():
-                _work(piece, part, work, schema, columns, _from(done, source, advance))
-            parts.append(part)
-            done += piece.rows
-            advance(source.source.name, done, source.rows)
+        parts: list[Path] = []
+        done = 0
+        for stretch in source.stretches:
+            with closing(_Reading(stretch, columns)) as reading:
+                for rows in stretch.pieces():
+                    parts.append(scratch / f"{len(parts):06}.parquet")
+                    if parts[-1].exists():
+                        reading.skip(rows)
+                    else:
+                        told = _from(done, source, advance)
+                        _write(map(work, reading.take(rows)), parts[-1], schema, told)
+                    done += rows
+                    advance(source.source.name, done, source.rows)
         if _plan(Parquet.at(source.source), identity) != plan:
             raise InputError(f"{source.source} changed while it was read; start again")
         _join(parts, output, schema)
@@ -121,25 +131,25 @@ def _open(file: Path) -> pq.ParquetFile:
         raise InputError(f"{file} can't be read as Parquet: {error}") from None
 
 
-def _pieces(file: Path, metadata: pq.FileMetaData) -> Iterator[Piece]:
+def _stretches(file: Path, metadata: pq.FileMetaData) -> Iterator[Stretch]:
     groups: list[int] = []
     rows = 0
     for group in range(metadata.num_row_groups):
         groups.append(group)
         rows += metadata.row_group(group).num_rows
         if rows >= PIECE_ROWS:
-            yield Piece(file, tuple(groups), rows)
+            yield Stretch(file, tuple(groups), rows)
             groups, rows = [], 0
     if rows:
-        yield Piece(file, tuple(groups), rows)
+        yield Stretch(file, tuple(groups), rows)
 
 
 def _plan(source: Parquet, identity: str) -> str:
     """What has to be the same for finished pieces to be taken over."""
-    stats = {piece.file: piece.file.stat() for piece in source.pieces}
+    stats = {stretch.file: stretch.file.stat() for stretch in source.stretches}
     files = [[str(file), s.st_size, s.st_mtime_ns] for file, s in stats.items()]
-    pieces = [[str(piece.file), piece.rows] for piece in source.pieces]
-    return json.dumps({"work": identity, "files": files, "pieces": pieces})
+    rows = [stretch.pieces() for stretch in source.stretches]
+    return json.dumps({"work": identity, "files": files, "rows": rows})
 
 
 @contextmanager
@@ -173,26 +183,57 @@ def _is_at(lock: TextIO, folder: Path) -> bool:
     return there.exists() and os.path.samestat(os.fstat(lock.fileno()), there.stat())
 
 
-def _work(
-    piece: Piece, part: Path, work: Work, schema: pa.Schema, columns: Sequence[str], advance: Count
-) -> None:
-    done = 0
-    with whole_file(part) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for batch in _batches(piece, columns):
-            writer.write_table(work(batch))
-            done += len(batch)
-            advance(done)
+class _Reading:
+    """The rows of a stretch in order, read when they are taken."""
+
+    def __init__(self, stretch: Stretch, columns: Sequence[str]) -> None:
+        self._stretch, self._columns = stretch, list(columns)
+        self._skipped = 0
+        self._batches: Iterator[pa.Table] | None = None
+        self._rest: pa.Table | None = None
+
+    def skip(self, rows: int) -> None:
+        self._skipped += rows
+
+    def take(self, rows: int) -> Iterator[pa.Table]:
+        """The next ``rows``, at most BATCH_ROWS at a time. Raises InputError if they can't be read."""
+        while self._skipped:
+            self._skipped -= len(self._next(self._skipped))
+        while rows:
+            batch = self._next(rows)
+            rows -= len(batch)
+            if len(batch):
+                yield batch
+
+    def close(self) -> None:
+        self._batches = self._rest = None
+
+    def _next(self, most: int) -> pa.Table:
+        if self._batches is None:
+            self._batches = _batches(self._stretch, self._columns)
+        batch = self._rest if self._rest is not None else next(self._batches)
+        self._rest = batch.slice(most) if len(batch) > most else None
+        return batch.slice(0, most)
 
 
-def _batches(piece: Piece, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _batches(stretch: Stretch, columns: list[str]) -> Iterator[pa.Table]:
     try:
-        with pq.ParquetFile(piece.file) as file:
+        with pq.ParquetFile(stretch.file) as file:
             for batch in file.iter_batches(
-                BATCH_ROWS, row_groups=list(piece.groups), columns=list(columns)
+                BATCH_ROWS, row_groups=list(stretch.groups), columns=columns
             ):
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{piece.file} can't be read to its end: {error}") from None
+        raise InputError(f"{stretch.file} can't be read to its end: {error}") from None
+
+
+def _write(tables: Iterator[pa.Table], part: Path, schema: pa.Schema, advance: Count) -> None:
+    done = 0
+    with whole_file(part) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table)
+            done += len(table)
+            advance(done)
 
 
 def _from(done: int, source: Parquet, advance: Advance) -> Count:

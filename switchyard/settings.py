@@ -144,6 +144,15 @@ class Settings(BaseSettings):
     def _from_one_text(cls, roots: object) -> object:
         return tuple(filter(None, roots.split(os.pathsep))) if isinstance(roots, str) else roots
 
+    @field_validator("batch_roots")
+    @classmethod
+    def _absolute(cls, roots: tuple[Path, ...] | None) -> tuple[Path, ...] | None:
+        """A request is checked against them, so where a process was started must not matter."""
+        for root in roots or ():
+            if not root.is_absolute():
+                raise ValueError(f"'{root}' must be an absolute path")
+        return roots
+
     @field_validator("data", "column_map")
     @classmethod
     def _from_any_folder(cls, path: Path | None) -> Path | None:

@@ -44,6 +44,10 @@ def test_the_home_comes_from_the_environment(
         ({"currency": "euro"}, "setting 'currency' is 'euro': "),
         ({"executor": "magic"}, "setting 'executor' is 'magic': Input should be 'in_process' or"),
         ({"colour": "red"}, "setting 'colour' is 'red': Extra inputs are not permitted"),
+        (
+            {"batch_roots": "/srv:batch"},
+            "setting 'batch_roots' is .*'batch' must be an absolute path",
+        ),
         ({"days": 0, "port": 0}, "setting 'days' is 0: .*; setting 'port' is 0: "),
     ],
 )
@@ -52,6 +56,19 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_would_be_right(
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         load_settings(home=home, **wrong)
+
+
+def test_folders_for_batch_jobs_come_from_one_text_or_from_a_list(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings(home=home).batch_folders == (home / "batch",)
+
+    (home / "switchyard.toml").write_text('batch_roots = ["/srv/in", "/srv/out"]')
+    from_file = load_settings(home=home).batch_folders
+    monkeypatch.setenv("SWITCHYARD_BATCH_ROOTS", "/mnt/in:/mnt/out")
+
+    assert from_file == (Path("/srv/in"), Path("/srv/out"))
+    assert load_settings(home=home).batch_folders == (Path("/mnt/in"), Path("/mnt/out"))
 
 
 def test_a_home_file_that_is_no_toml_is_named(home: Path) -> None:

@@ -60,6 +60,7 @@ class FraudDecisions:
         from switchyard.fraud.service import figures, follow_plan, open_service
         from switchyard.serving.collector import Collector
         from switchyard.serving.drain import Drain, on_hangup
+        from switchyard.serving.heads import bound_heads
         from switchyard.serving.housekeeping import Housekeeping
         from switchyard.serving.logs import write_logs
         from switchyard.serving.metrics import Metrics
@@ -74,6 +75,7 @@ class FraudDecisions:
         self.open_routes(figures(SETTINGS, self.service, folder))
         server = running_server()
         go_in_front(server, ROUTES)
+        bound_heads(server)
         self.drain = Drain(server, SETTINGS.drain_s)
         self.drain.install()
         reloader = follow_plan(SETTINGS, self.service, folder, self.metrics.reloaded)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ import switchyard
 from switchyard.lake import Lake
 from switchyard.learning.release import load_release, read_manifest
 from switchyard.serving.job_api import JobApi
-from switchyard.serving.jobs import Job, Jobs
+from switchyard.serving.job_files import Job
+from switchyard.serving.jobs import Jobs
 from switchyard.serving.places import allowed_path
 from switchyard.settings import Settings, load_settings
 
@@ -80,6 +82,7 @@ def do_job(settings: Settings, job: Job, advance: Callable[[str, int, int], None
 
 def main(home: str) -> None:
     os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(format="%(asctime)s %(process)d %(levelname)s %(message)s", level="INFO")
     settings = load_settings(home=home)
     jobs = jobs_of(settings)

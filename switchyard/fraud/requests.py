@@ -96,6 +96,7 @@ class Label(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 _decode_transaction = msgspec.json.Decoder(TransactionBody).decode
 _decode_label = msgspec.json.Decoder(LabelBody).decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class Parser:
@@ -147,7 +148,7 @@ class Parser:
         literal = bytes(raw).strip()
         if literal[:1] not in b'-0123456789"' or not literal:
             _refuse("amount", "must be a decimal number, or one in a string")
-        text = msgspec.json.decode(literal, type=str) if literal[:1] == b'"' else literal.decode()
+        text = read(_decode_text, literal) if literal[:1] == b'"' else literal.decode()
         try:
             return parse_amount(text, self._currency)
         except InputError as error:

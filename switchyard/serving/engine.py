@@ -177,7 +177,10 @@ class Engine(Generic[R]):
         if rows:
             rungs = [rungs[i] for i in rows] if rungs else []
             decided = await self._decide_open(
-                [asked[i] for i in rows], rows_of(trip, rows), rungs, watch
+                [asked[i] for i in rows],
+                rows_of(trip, rows),
+                rungs and [rungs[i] for i in rows],
+                watch,
             )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer

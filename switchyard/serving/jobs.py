@@ -1,9 +1,8 @@
-"""Batch jobs as folders of files: ``jobs/<id>/`` holds what was asked, how far it is and how it ended.
+"""Batch jobs: a queue of folders. Who asks is told how far one is, who can does the next.
 
 No state is kept anywhere else, so a job outlives the service, and whoever reads the folder knows as much as
-anybody. A running job's process holds a lock on its folder; the kernel drops it when that process dies, and
-the job is queued again. Here: the queue and its words. Not here: what a job does (the use case's module),
-starting processes, HTTP bodies (``job_api``).
+anybody. A job whose process died is queued again. Here: the queue and its words. Not here: the files of one
+job (``job_files``), what a job does (the use case's module), HTTP bodies (``job_api``).
 """
 
 from __future__ import annotations
@@ -12,19 +11,19 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.lake import write_text
+from switchyard.serving.job_files import End, Job, JobFolder, Notes, locked
 from switchyard.serving.replies import bounded
 
-T = TypeVar("T")
 Status = Literal["queued", "running", "done", "failed"]
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 MOST_OPEN = 100
@@ -35,20 +34,9 @@ MOST_STARTS = 5
 """A job whose process died so often is not started again."""
 ARRIVAL_S = 20.0
 """A launched process that has not arrived by then is not expected any more."""
-_EVERY_S = 0.5
-"""Least time between two notes of progress."""
 _LOG = "the log of jobs in the service's home may say why"
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What was asked for: read ``input_uri``, score it with the release, write ``output_uri``."""
-
-    job_id: str
-    input_uri: str
-    output_uri: str
-    release: str
-    release_folder: str
-    submitted_at: float
+Run = Callable[[Job, Callable[[str, int, int], None]], int]
+"""Does a job, telling of progress (what, rows done, rows in all); returns the rows written."""
 
 
 class JobStatus(msgspec.Struct, frozen=True):
@@ -73,28 +61,6 @@ class JobStatus(msgspec.Struct, frozen=True):
     error: str | None
 
 
-class _Progress(msgspec.Struct):
-    """``started_at``: of the first process; ``since`` and ``rows_before``: of the one that runs now."""
-
-    starts: int = 0
-    started_at: float | None = None
-    since: float | None = None
-    rows_before: int | None = None
-    rows: int = 0
-    rows_in_all: int | None = None
-    noted_at: float = 0.0
-
-
-class _End(msgspec.Struct):
-    status: Literal["done", "failed"]
-    finished_at: float
-    error: str | None = None
-
-
-Run = Callable[[Job, Callable[[str, int, int], None]], int]
-"""Does a job, telling of progress (what, rows done, rows in all); returns the rows written."""
-
-
 class Jobs:
     """The jobs below ``folder``. ``clock`` is the wall clock in seconds since 1970."""
 
@@ -109,13 +75,13 @@ class Jobs:
         """The id of a new job, or of one that is open and the same. Raises RequestError 503 if too many
         are open."""
         with self._alone():
-            open_jobs = list(self._open_jobs())
-            for job in open_jobs:
+            jobs = [job for job, _ in self._open()]
+            for job in jobs:
                 if (job.input_uri, job.output_uri, job.release) == (input_uri, output_uri, release):
                     return job.job_id
-            if len(open_jobs) >= MOST_OPEN:
+            if len(jobs) >= MOST_OPEN:
                 raise RequestError(
-                    f"{len(open_jobs)} batch jobs are waiting; send it again later",
+                    f"{len(jobs)} batch jobs are waiting; send it again later",
                     status=503,
                     retry_after_s=60,
                 )
@@ -123,18 +89,17 @@ class Jobs:
             now = self._clock()
             job_id = f"{int(now * 1e6):016x}{os.urandom(8).hex()}"  # in the order of submission
             job = Job(job_id, input_uri, output_uri, release, str(release_folder), now)
-            self._write(job_id, "job", job)
+            JobFolder(self._folder / job_id).write(job)
         return job_id
 
     def status(self, job_id: str) -> JobStatus:
         """Raises RequestError 404 if there is no such job."""
-        job = self._read(job_id, "job", Job) if JOB_ID.fullmatch(job_id) else None
+        folder = JobFolder(self._folder / job_id)
+        job = folder.job if JOB_ID.fullmatch(job_id) else None
         if job is None:
             raise RequestError("there is no job of this id", status=404, field="job_id")
-        running = self._is_running(job_id)
-        end = self._read(job_id, "end", _End)
-        progress = self._read(job_id, "progress", _Progress) or _Progress()
-        done = end is not None and end.status == "done"
+        running = folder.running
+        end, progress = folder.end, folder.progress
         return JobStatus(
             job_id=job_id,
             status=end.status if end else "running" if running else "queued",
@@ -143,8 +108,8 @@ class Jobs:
             release=job.release,
             rows=progress.rows,
             rows_in_all=progress.rows_in_all,
-            share=1.0 if done else _share(progress),
-            eta_s=_eta_s(progress) if running and end is None else None,
+            share=1.0 if end and end.status == "done" else progress.share,
+            eta_s=progress.eta_s if running and end is None else None,
             submitted_at=job.submitted_at,
             started_at=progress.started_at,
             finished_at=end.finished_at if end else None,
@@ -153,7 +118,7 @@ class Jobs:
 
     def idle(self) -> bool:
         """Whether a job waits although one more may run."""
-        running = [self._is_running(job.job_id) for job in self._open_jobs()]
+        running = [folder.running for _, folder in self._open()]
         return not all(running) and sum(running) < self._most_running
 
     def attend(self, launch: Callable[[], None]) -> None:
@@ -162,6 +127,14 @@ class Jobs:
             if _age_s(self._coming) > ARRIVAL_S and self.idle():
                 self._coming.touch()
                 launch()
+
+    def interrupt(self) -> int:
+        """End the processes that do jobs; these wait until somebody asks for them again. How many ended."""
+        processes = [process for _, folder in self._open() if (process := folder.process)]
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+        return len(processes)
 
     # ------------------------------------------------------------ for the process that does them
 
@@ -172,73 +145,57 @@ class Jobs:
     def do_next(self, run: Run) -> bool:
         """Do the oldest job that waits, if fewer than ``most_running`` run; whether there was one.
 
-        What ``run`` raises on purpose ends the job as failed, with those words; anything else too, and is
-        raised.
+        What ``run`` raises on purpose ends the job as failed, with those words; so does any other error,
+        which is raised. SystemExit leaves it waiting.
         """
         with self._slot() as slot:
             if slot is None:
                 return False
-            for job in self._waiting():
-                with self._held(job.job_id) as held:
-                    if held and not self._has(job.job_id, "end"):
-                        self._do(job, run)
+            for job, folder in self._open():
+                with folder.held() as held:
+                    if held and not folder.ended:
+                        self._do(job, folder, run)
                         return True
         return False
 
-    def _do(self, job: Job, run: Run) -> None:
-        notes = _Notes(self._read(job.job_id, "progress", _Progress) or _Progress(), self._clock)
+    def _do(self, job: Job, folder: JobFolder, run: Run) -> None:
+        notes = Notes(folder, self._clock)
         if notes.progress.starts > MOST_STARTS:
-            self._end(job, "failed", f"its process died {MOST_STARTS} times; {_LOG}")
+            self._fail(folder, f"its process died {MOST_STARTS} times; {_LOG}")
             return
-
-        def write() -> None:
-            self._write(job.job_id, "progress", notes.progress)
-
-        write()
+        notes.write()
         try:
-            rows = run(job, notes.advance(write))
+            rows = run(job, notes.advance)
         except SwitchyardError as error:
-            self._end(job, "failed", bounded(str(error)))
+            self._fail(folder, bounded(str(error)))
         except Exception:
-            self._end(job, "failed", f"the job failed; {_LOG}")
+            self._fail(folder, f"the job failed; {_LOG}")
+            raise
+        except SystemExit:
+            notes.forgive()
             raise
         else:
             notes.take(rows, rows)
-            write()
-            self._end(job, "done", None)
+            folder.write(End("done", self._clock()))
 
-    def _end(self, job: Job, status: Literal["done", "failed"], error: str | None) -> None:
-        self._write(job.job_id, "end", _End(status, self._clock(), error))
+    def _fail(self, folder: JobFolder, error: str) -> None:
+        folder.write(End("failed", self._clock(), error))
 
-    # ------------------------------------------------------------ files
+    # ------------------------------------------------------------ the queue
 
-    def _open_jobs(self) -> Iterator[Job]:
+    def _open(self) -> Iterator[tuple[Job, JobFolder]]:
         """Jobs that have not ended, oldest first."""
-        for folder in sorted(self._folder.glob("[0-9a-f]*")):
-            if JOB_ID.fullmatch(folder.name) and not self._has(folder.name, "end"):
-                job = self._read(folder.name, "job", Job)
-                if job is not None:
-                    yield job
-
-    def _waiting(self) -> Iterator[Job]:
-        return (job for job in self._open_jobs() if not self._is_running(job.job_id))
-
-    def _is_running(self, job_id: str) -> bool:
-        with suppress(FileNotFoundError), (self._folder / job_id / "lock").open() as lock:
-            return not _locked(lock.fileno(), fcntl.LOCK_SH)
-        return False
-
-    @contextmanager
-    def _held(self, job_id: str) -> Iterator[bool]:
-        with (self._folder / job_id / "lock").open("w") as lock:
-            yield _locked(lock.fileno(), fcntl.LOCK_EX)
+        for path in sorted(self._folder.glob("[0-9a-f]*")):
+            folder = JobFolder(path)
+            if JOB_ID.fullmatch(path.name) and not folder.ended and (job := folder.job):
+                yield job, folder
 
     @contextmanager
     def _slot(self) -> Iterator[int | None]:
         """One of ``most_running`` places to run in, None if all are taken."""
         for number in range(self._most_running):
             with (self._folder / f"slot-{number}.lock").open("w") as lock:
-                if _locked(lock.fileno(), fcntl.LOCK_EX):
+                if locked(lock.fileno(), fcntl.LOCK_EX):
                     yield number
                     return
         yield None
@@ -254,69 +211,6 @@ class Jobs:
         for folder in ended[: max(0, len(ended) - KEPT_ENDED)]:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _has(self, job_id: str, name: str) -> bool:
-        return (self._folder / job_id / f"{name}.json").exists()
-
-    def _read(self, job_id: str, name: str, kind: type[T]) -> T | None:
-        try:
-            content = (self._folder / job_id / f"{name}.json").read_bytes()
-        except FileNotFoundError:
-            return None
-        return msgspec.json.decode(content, type=kind)
-
-    def _write(self, job_id: str, name: str, content: msgspec.Struct) -> None:
-        text = msgspec.json.encode(content).decode()
-        write_text(text, self._folder / job_id / f"{name}.json")
-
-
-class _Notes:
-    """How far a job is, as its process finds out."""
-
-    def __init__(self, before: _Progress, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        now = clock()
-        self.progress = msgspec.structs.replace(
-            before,
-            starts=before.starts + 1,
-            started_at=before.started_at or now,
-            since=now,
-            rows_before=None,
-            noted_at=now,
-        )
-
-    def advance(self, write: Callable[[], None]) -> Callable[[str, int, int], None]:
-        """What to tell of progress; it is written now and then."""
-
-        def advance(_what: str, rows: int, rows_in_all: int) -> None:
-            due = self._clock() >= self.progress.noted_at + _EVERY_S
-            if due or self.progress.rows_in_all is None:
-                self.take(rows, rows_in_all)
-                write()
-
-        return advance
-
-    def take(self, rows: int, rows_in_all: int) -> None:
-        progress = self.progress
-        if progress.rows_before is None:
-            progress.rows_before = rows
-        progress.rows, progress.rows_in_all = rows, rows_in_all
-        progress.noted_at = self._clock()
-
-
-def _share(progress: _Progress) -> float | None:
-    return progress.rows / progress.rows_in_all if progress.rows_in_all else None
-
-
-def _eta_s(progress: _Progress) -> float | None:
-    """From the pace of the process that runs now: an earlier one may have had other company."""
-    if progress.rows_in_all is None or progress.since is None or progress.rows_before is None:
-        return None
-    done = progress.rows - progress.rows_before
-    seconds = progress.noted_at - progress.since
-    if done <= 0 or seconds <= 0:
-        return None
-    return round((progress.rows_in_all - progress.rows) * seconds / done, 1)
-
 
 def _age_s(file: Path) -> float:
     """Infinite if it is not there."""
@@ -324,11 +218,3 @@ def _age_s(file: Path) -> float:
         return time.time() - file.stat().st_mtime
     except FileNotFoundError:
         return float("inf")
-
-
-def _locked(file: int, how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -101,10 +101,9 @@ def error_answer(error: RequestError) -> Answer:
     """
     code = _CODES.get(error.status) or HTTPStatus(error.status).name.lower()
     shown = Error(code, bounded(str(error)), error.field and bounded(error.field))
-    later = error.retry_after_s
     headers = _UNREAD if error.status in (408, 413, 415) else ()
-    if later is not None:
-        headers += ((b"retry-after", b"%d" % later),)
+    if error.status in (429, 503):
+        headers += ((b"retry-after", b"%d" % (error.retry_after_s or 1)),)
     return Answer(error.status, encode(ErrorReply(shown)), headers)
 
 
@@ -122,4 +121,4 @@ def bounded(text: str) -> str:
 
 _UNREAD: tuple[tuple[bytes, bytes], ...] = ((b"connection", b"close"),)
 """For an answer to a body that was not read to its end: nothing that follows it can be understood."""
-_CODES = {400: "not_json", 409: "conflict", 413: "body_too_large", 422: "unprocessable_entity"}
+_CODES = {409: "conflict", 413: "body_too_large", 422: "unprocessable_entity"}

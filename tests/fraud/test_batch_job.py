@@ -21,11 +21,12 @@ from switchyard.fraud import batch_job
 from switchyard.fraud.batch_job import job_api_of
 from switchyard.learning.release import Release
 from switchyard.serving.job_api import JobApi
+from switchyard.serving.job_files import Job
 from switchyard.settings import Settings, load_settings
 from tests.releases import COLUMNS, make_release
 
 WAIT_S = 60.0
-ROWS = 210_000
+ROWS = 300_000
 """Three pieces of work."""
 
 
@@ -182,8 +183,6 @@ def test_a_job_that_must_not_be_is_refused(
 def test_a_link_that_leads_outside_by_the_time_of_the_job_fails_it(
     settings: Settings, release: Release, tmp_path: Path
 ) -> None:
-    from switchyard.serving.jobs import Job
-
     folder = settings.batch_folders[0]
     folder.mkdir()
     (tmp_path / "outside.parquet").write_bytes(b"")

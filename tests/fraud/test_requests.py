@@ -147,6 +147,8 @@ def test_a_wrong_field_is_a_422_that_names_it(
         b'{"transaction_id": "\\ud800"}',
         b'{"transaction_id": "\xc3\x28"}',
         json.dumps(transaction_body(amount="@")).replace('"@"', "[" * 60_000).encode(),
+        json.dumps(transaction_body(amount="@")).encode().replace(b"@", b"57\xed\xa0\x80"),
+        json.dumps(transaction_body(amount="@")).encode().replace(b"@", b"\\ud800"),
     ],
 )
 def test_what_is_no_json_is_a_400(body: bytes) -> None:

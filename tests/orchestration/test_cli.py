@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,8 +15,9 @@ from click.testing import CliRunner, Result
 from orchestration.cli import main
 from switchyard.serving import valkey
 from tests.homes import own_environment
+from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
-COMMANDS = ["backtest", "bench", "demo", "down", "env", "explain", "reload", "replay", "serve", "status", "ui",
+COMMANDS = ["backtest", "batch-predict", "bench", "demo", "down", "env", "explain", "reload", "replay", "serve", "status", "ui",
             "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
@@ -73,6 +75,23 @@ def test_what_the_command_line_does_not_know_is_a_usage_error(
 
     assert result.exit_code == 2
     assert "'oracle' is not one of 'simulator', 'handbook', 'file'" in result.output
+
+
+def test_a_file_is_scored_in_batch_by_a_named_release(
+    switchyard: Callable[..., Result], home: Path, tmp_path: Path
+) -> None:
+    release = make_release(home / "releases")
+    X = np.zeros((2, len(release.columns)))
+    X[1, release.columns.index("amount")] = 2 * SUSPICIOUS_AMOUNT
+    rows = dict(zip(release.columns, X.T, strict=True))
+    pq.write_table(pa.table(rows | {"transaction_id": ["a", "b"]}), tmp_path / "in.parquet")
+    paths = [str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet")]
+
+    result = switchyard("batch-predict", *paths, "--release", release.id)
+
+    assert result.exit_code == 0, result.output
+    scores = pq.read_table(tmp_path / "out.parquet")["score"].to_pylist()
+    assert scores == release.score(X).tolist()
 
 
 def test_the_exports_of_env_can_be_evaluated_by_a_shell(

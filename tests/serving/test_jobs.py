@@ -14,7 +14,8 @@ import pytest
 
 from switchyard.errors import InputError, RequestError
 from switchyard.serving import jobs as jobs_module
-from switchyard.serving.jobs import MOST_STARTS, Job, Jobs
+from switchyard.serving.job_files import Job
+from switchyard.serving.jobs import MOST_STARTS, Jobs
 
 RELEASE = "0a" * 16
 
@@ -160,6 +161,40 @@ def test_a_defect_fails_the_job_without_its_trace_and_is_raised(jobs: Jobs) -> N
         jobs.do_next(run)
     assert jobs.status(job_id).status == "failed"
     assert "internals" not in str(jobs.status(job_id).error)
+
+
+def test_a_running_job_is_interrupted_and_waits_again(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, Clock())
+    job_id = submit(jobs)
+    assert jobs.interrupt() == 0
+    running = (
+        "import time; from pathlib import Path; from switchyard.serving.jobs import Jobs\n"
+        f"Jobs(Path({str(tmp_path)!r}), time.time).do_next(lambda *_: print(1, flush=True) or time.sleep(60))"
+    )
+    with subprocess.Popen([sys.executable, "-c", running], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        assert jobs.interrupt() == 1
+
+        assert process.wait() == -signal.SIGTERM
+    assert jobs.status(job_id).status == "queued"
+
+
+def test_an_end_that_was_asked_for_is_no_death(jobs: Jobs) -> None:
+    job_id = submit(jobs)
+
+    def end(_job: Job, advance: Callable[[str, int, int], None]) -> int:
+        advance("in", 3, 10)
+        raise SystemExit
+
+    for _ in range(2 * MOST_STARTS):
+        with pytest.raises(SystemExit):
+            jobs.do_next(end)
+
+    assert (jobs.status(job_id).status, jobs.status(job_id).rows) == ("queued", 3)
+    assert jobs.do_next(ten_rows)
+    assert jobs.status(job_id).status == "done"
 
 
 def test_the_job_of_a_killed_process_waits_again_and_is_given_up_after_some_deaths(
