@@ -93,13 +93,16 @@ class FraudDomain:
         self, request: Transaction | Label, kind: str, numbers: Sequence[int | None]
     ) -> dict[str, Any]:
         customer, terminal = numbers
-        return {
+        record = {
             "type": "appended",
             "kind": kind,
             "transaction_id": request.transaction_id,
             "customer_seq": customer,
             "terminal_seq": terminal,
         }
+        if isinstance(request, Label):
+            record["label_available_at_us"] = request.label_available_at_us
+        return record
 
     def stake(self, request: Transaction) -> int:
         return request.amount_minor

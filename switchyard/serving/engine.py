@@ -175,7 +175,10 @@ class Engine(Generic[R]):
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
             decided = await self._decide_open(
-                [asked[i] for i in rows], rows_of(trip, rows), rungs, watch
+                [asked[i] for i in rows],
+                rows_of(trip, rows),
+                rungs and [rungs[i] for i in rows],
+                watch,
             )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
