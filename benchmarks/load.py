@@ -1,27 +1,72 @@
 """Closed-loop load over HTTP/1.1: each connection sends its next request when the last one is answered.
 
-Bare asyncio protocols, since a client library would take more of the two cores than the service. Not here:
-load at a constant rate, which needs a generator that knows of scheduled moments.
+Bare sockets and one ``epoll``, since a client library would take more of the two cores than the service.
+Here too: the bodies that are sent. Not here: load at a constant rate (``peers/openloop.py``).
 """
 
 from __future__ import annotations
 
-import asyncio
+import itertools
+import select
+import socket
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
+
+from benchmarks.peers.openloop import DEGRADED
+
+CUSTOMERS = 5_000
+TERMINALS = 10_000
+AMOUNTS = 90
+"""Amounts run from 5 to 94 units of money, in turn."""
+BULK = 25
+ALLOWED = b'"decision":"allow"'
+Bodies = Callable[[], Iterator[bytes]]
+_RECEIVE_BYTES = 1 << 18
+
+
+def transactions(*, int_ids: bool = False, hot_share: float = 0.0) -> Iterator[bytes]:
+    """Endless bodies: the very transactions of ``peers/openloop.py``, each with an id of its own."""
+    run, quote = uuid.uuid4().hex[:12].encode(), b"" if int_ids else b'"'
+    for i in itertools.count():
+        terminal = 1 if i * 2654435761 % 1000 < hot_share * 1000 else i * 104729 % TERMINALS
+        yield (
+            b'{"transaction_id":"%b-%d","customer_id":%b%d%b,"terminal_id":%b%d%b,"amount":%d,'
+            b'"event_timestamp":"%bZ"}'
+            % (run, i, quote, i * 7919 % CUSTOMERS, quote, quote, terminal, quote, 5 + i % AMOUNTS,
+               datetime.now(UTC).isoformat()[:26].encode())
+        )  # fmt: skip
+
+
+def in_bulk(size: int = BULK) -> Iterator[bytes]:
+    """The same, ``size`` of them in each body of ``/v1/predict/bulk``."""
+    single = transactions()
+    while True:
+        yield b'{"transactions":[%b]}' % b",".join(itertools.islice(single, size))
+
+
+def as_argument() -> Iterator[bytes]:
+    """The peer's transactions as the one argument of a plain ``@bentoml.api`` method."""
+    for body in transactions(int_ids=True):
+        yield b'{"transaction":%b}' % body
 
 
 @dataclass(slots=True)
 class Load:
-    """What came back: latencies in seconds, and answers by status."""
+    """What came back: latencies in seconds, answers by status (0: the connection broke), decisions that
+    name a rung, decisions 'allow', and the CPU seconds that sending took."""
 
     seconds: float
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
+    degraded: int = 0
+    allowed: int = 0
+    cpu_s: float = 0.0
 
     def per_second(self) -> float:
         return len(self.latencies) / self.seconds
@@ -30,76 +75,107 @@ class Load:
         return float(np.percentile(self.latencies, share) * 1e3)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection: sends, waits for the whole answer, sends again until the time is over."""
-
-    def __init__(self, requests: Iterator[bytes], load: Load, ends: float) -> None:
-        self._requests, self._load, self._ends = requests, load, ends
-        self._answer = bytearray()
-        self._length = -1
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        self._answer += data
-        if self._length < 0:
-            head = self._answer.find(b"\r\n\r\n")
-            if head < 0:
-                return
-            self._length = head + 4 + _content_length(bytes(self._answer[:head]))
-        if len(self._answer) < self._length:
-            return
-        now = time.perf_counter()
-        self._load.latencies.append(now - self._sent)
-        self._load.statuses[int(self._answer[9:12])] += 1
-        if now < self._ends:
-            self._send()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if time.perf_counter() < self._ends:
-            self._load.statuses[0] += 1
-        if not self.over.done():
-            self.over.set_result(None)
-
-    def _send(self) -> None:
-        self._answer.clear()
-        self._length = -1
-        self._sent = time.perf_counter()
-        self._transport.write(next(self._requests))
-
-
 def closed_loop(
-    port: int, path: str, bodies: Callable[[], Iterator[bytes]], connections: int, seconds: float
+    port: int,
+    path: str,
+    bodies: Bodies | None,
+    connections: int,
+    seconds: float,
 ) -> Load:
-    """Load ``path`` on 127.0.0.1. ``bodies`` makes an endless iterator that all connections share."""
-    return asyncio.run(_run(port, path, bodies(), connections, seconds))
-
-
-async def _run(
-    port: int, path: str, bodies: Iterator[bytes], connections: int, seconds: float
-) -> Load:
-    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n".encode()
-    requests = (head + b"content-length: %d\r\n\r\n%b" % (len(body), body) for body in bodies)
-    load = Load(seconds)
-    ends = time.perf_counter() + seconds
-    loop = asyncio.get_running_loop()
-    made = [
-        await loop.create_connection(lambda: _Connection(requests, load, ends), "127.0.0.1", port)
-        for _ in range(connections)
-    ]
-    await asyncio.gather(*(connection.over for _, connection in made))
+    """Load ``path`` on 127.0.0.1. ``bodies`` makes an endless iterator that all connections share; None
+    sends GET."""
+    load, requests, began = Load(seconds), _requests(path, bodies), time.process_time()
+    lanes = [_Lane(port) for _ in range(connections)]
+    with select.epoll() as poll:
+        by_number = {lane.number: lane for lane in lanes}
+        for lane in lanes:
+            poll.register(lane.number, select.EPOLLIN)
+            lane.send(next(requests))
+        started = time.perf_counter()
+        ends = started + seconds
+        while by_number:
+            for number, _ in poll.poll(1.0) or _timed_out(by_number, ends):
+                lane = by_number[number]
+                if lane.receive(load) and time.perf_counter() < ends:
+                    lane.send(next(requests))
+                elif lane.idle:
+                    poll.unregister(number)
+                    del by_number[number]
+                    lane.close()
+    load.seconds = max(time.perf_counter() - started, seconds)
+    load.cpu_s = time.process_time() - began
     return load
 
 
-def _content_length(head: bytes) -> int:
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            return int(value)
-    raise ValueError(f"an answer without content-length: {head!r}")
+class _Lane:
+    """One connection with at most one request under way."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.number = self._socket.fileno()
+        self.idle = True
+        self._answer, self._length, self._sent = b"", -1, 0.0
+
+    def send(self, request: bytes) -> None:
+        self._answer, self._length, self.idle = b"", -1, False
+        self._sent = time.perf_counter()
+        self._socket.sendall(request)
+
+    def receive(self, load: Load) -> bool:
+        """Take what has come; whether the answer is whole. A broken connection is idle with status 0."""
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except OSError:
+            data = b""
+        if not data:
+            load.statuses[0] += 1
+            self.idle = True
+            return False
+        answer = self._answer = self._answer + data if self._answer else data
+        if self._length < 0:
+            self._length = _length_of(answer)
+        if self._length < 0 or len(answer) < self._length:
+            return False
+        load.latencies.append(time.perf_counter() - self._sent)
+        load.statuses[int(answer[9:12])] += 1
+        load.degraded += answer.count(DEGRADED)
+        load.allowed += answer.count(ALLOWED)
+        self.idle = True
+        return True
+
+    def give_up(self) -> None:
+        """Break the connection: it will read as ended."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _timed_out(lanes: dict[int, _Lane], ends: float) -> list[tuple[int, int]]:
+    """Once the time is over by far, what is still silent counts as broken."""
+    if time.perf_counter() < ends + 10:
+        return []
+    for lane in lanes.values():
+        lane.give_up()
+    return [(number, 0) for number in lanes]
+
+
+def _requests(path: str, bodies: Bodies | None) -> Iterator[bytes]:
+    host = b"HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+    if bodies is None:
+        return itertools.repeat(b"GET %b %b\r\n" % (path.encode(), host))
+    head = b"POST %b %bcontent-type: application/json\r\ncontent-length: " % (path.encode(), host)
+    return (b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in bodies())
+
+
+def _length_of(answer: bytes) -> int:
+    """Bytes of the whole answer, -1 while its head is not all there."""
+    end = answer.find(b"\r\n\r\n")
+    if end < 0:
+        return -1
+    head = answer[:end].lower()
+    at = head.find(b"content-length:")
+    if at < 0:
+        raise ValueError(f"an answer without content-length: {head!r}")
+    return end + 4 + int(head[at + 15 :].split(b"\r\n", 1)[0])

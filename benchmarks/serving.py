@@ -1,207 +1,470 @@
-"""Decisions per second of one worker, beside the textbook scorer and beside a body that is only refused.
+"""The decision service by plain ``bentoml serve``, beside its peers in the same run.
 
-Needs a home with a champion (``switchyard demo``). Each round takes every candidate in turn, so that a
-machine that slows down slows all of them; reported are medians over rounds and ratios within a round.
+Each round takes every candidate in turn, so that a machine that slows down slows all of them; reported are
+medians over rounds, and ratios within a round. CPU seconds per decision stand beside them: they move less
+on a busy machine. Not here: the world that is served (``world``), processes (``served``), what is sent
+(``load``, ``peers/openloop.py``), faults (``faults``).
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import psutil
 
-from assets.fraud.registry import release_of
+from benchmarks import load, wrk
 from benchmarks.demo import ROOT
-from benchmarks.load import Load, closed_loop
-from bentos.fraud.build import build_bento
-from orchestration import deployment
-from orchestration.home import open_home
-from switchyard.errors import ServiceError, SettingsError
-from switchyard.fraud.bodies import transaction_body
-from switchyard.lake import Lake
-from switchyard.serving import valkey
-from switchyard.settings import Settings
+from benchmarks.load import BULK, Bodies, closed_loop
+from benchmarks.served import (
+    Peers,
+    Served,
+    cpu_seconds,
+    peers,
+    private_mb,
+    service,
+    store_process,
+)
+from benchmarks.world import World, adopt, close_world, make_world
+from switchyard.errors import ServiceError, SettingsError, SwitchyardError
+from switchyard.settings import default_home
 
-PEER = ROOT.parent / "shared" / "peers" / "naive_fastapi.py"
-SECONDS = 4.0
+PORT = 4600
+SECTIONS = ("closed", "bulk", "open", "hot", "soak")
 CONNECTIONS = (8, 32)
-BULK = 25
-ROWS = 4_000
-Bodies = Callable[[], Iterator[bytes]]
+RATE = 600
+HIGH_RATE = 1_000
+MOST_DEGRADED = 0.01
+BARS = {"predict_to_peer": 2.5, "bulk_to_single": 2.0, "p99_to_peer": 0.1, "p99_ms_at_1000": 10.0,
+        "hot_rate": 0.8, "hot_p99": 1.5, "soak_growth": 0.05}  # fmt: skip
+
+Figures = dict[str, Any]
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long everything takes: rounds, and seconds of each measurement."""
+
+    rounds: int = 5
+    closed_s: float = 4.0
+    open_s: float = 20.0
+    high_s: float = 60.0
+    hot_s: float = 10.0
+    soak_s: float = 600.0
+
+
+QUICK = Lengths(rounds=1, closed_s=3.0, open_s=3.0, high_s=3.0, hot_s=3.0, soak_s=20.0)
+
+
+def run(
+    console: Any = None,
+    *,
+    quick: bool = False,
+    only: str | None = None,
+    soak: bool = False,
+    folder: Path | None = None,
+    **source: Any,
+) -> Figures:
+    """Figures by section, and ``reached`` by bar.
+
+    ``only``: sections of SECTIONS, comma-separated (default: all but the soak, which ``soak`` adds);
+    ``quick``: one short round; ``folder`` keeps the world for the next run. ``failed`` lists what makes the
+    run worthless: answers that were not 200, more than MOST_DEGRADED of the decisions degraded.
+    """
+    if given := [name for name, value in source.items() if value is not None]:
+        raise SettingsError(f"this measures a world of its own; leave out {', '.join(given)}")
+    sections = _sections(only, soak)
+    told: Told = console.print if console is not None else lambda _: None
+    demo_home = default_home()  # before the world's own home becomes the environment's
+    with tempfile.TemporaryDirectory(prefix="switchyard-serving-") as temporary:
+        told("making the world: cards, terminals, release, Bento")
+        world = make_world(folder or Path(temporary) / "home")
+        try:
+            return measure(world, demo_home, sections, QUICK if quick else Lengths(), told)
+        finally:
+            close_world(world)
+
+
+def measure(
+    world: World, demo_home: Path, sections: Sequence[str], lengths: Lengths, told: Told
+) -> Figures:
+    """The figures of ``sections``; ``reached`` says which bars of these hold.
+
+    ``demo_home``: the home whose champion is shown beside, if it has one.
+    """
+    figures: Figures = {"machine": machine(), "world": described(world)}
+    if {"closed", "bulk", "open"} & set(sections):
+        with service(world, PORT) as ours, peers(PORT + 1) as theirs:
+            bench = Bench(world, ours, theirs, lengths, told)
+            if {"closed", "bulk"} & set(sections):
+                figures |= closed(bench, sections)
+            if "open" in sections:
+                figures["open"] = open_loop(bench)
+        if "closed" in sections:
+            figures["shipped_model"] = shipped(world, demo_home, lengths, told)
+    if {"open", "hot", "soak"} & set(sections):
+        with service(world, PORT, workers=2) as ours:
+            bench = Bench(world, ours, None, lengths, told)
+            for name, section in (("open", high_rate), ("hot", hot_terminal), ("soak", soaked)):
+                if name in sections:
+                    figures.setdefault(name, {}).update(section(bench))
+    return figures | {"reached": verdicts(figures), "failed": failures(figures)}
+
+
+@dataclass
+class Bench:
+    """What is running and how long to ask it."""
+
+    world: World
+    ours: Served
+    theirs: Peers | None
+    lengths: Lengths
+    told: Told
+    store: psutil.Process = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = store_process(self.world.settings.home)
+
+
+# ---------------------------------------------------------------- closed loop
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that answers on a port; ``weight`` decisions in each request, ``status`` expected."""
+    """Something that answers: ``weight`` decisions in each request, ``status`` expected; ``decides``:
+    its replies are the contract's."""
 
-    port: int
+    served: Served
+    store: psutil.Process
     path: str
-    bodies: Bodies
+    bodies: Bodies | None
     weight: int = 1
     status: int = 200
+    decides: bool = False
 
 
-def run(
-    console: Any = None, *, rounds: int = 5, peer: Path = PEER, **source: Any
-) -> dict[str, Any]:
-    """Median decisions/s and p99 of each candidate at 8 and 32 connections, and ratios to the peer.
+def closed(bench: Bench, sections: Sequence[str]) -> Figures:
+    """Decisions/s and p99 of each candidate at each number of connections, and ratios."""
+    candidates, lengths = _candidates(bench, sections), bench.lengths
+    for candidate in candidates.values():
+        _asked(candidate, 8, min(2.0, lengths.closed_s))
+    taken: dict[tuple[str, int], list[Figures]] = {}
+    for number, connections in itertools.product(range(lengths.rounds), CONNECTIONS):
+        bench.told(
+            f"closed loop, round {number + 1} of {lengths.rounds}, {connections} connections"
+        )
+        for name, candidate in candidates.items():
+            found = _asked(candidate, connections, lengths.closed_s)
+            taken.setdefault((name, connections), []).append(found)
+        if wrk.available() and "closed" in sections:
+            for name in ("predict", "peer"):
+                found = _by_wrk(candidates[name], connections, lengths.closed_s)
+                taken.setdefault((f"{name}_by_wrk", connections), []).append(found)
+    return {f"at_{n}_connections": _medians(taken, n) for n in CONNECTIONS}
 
-    Raises SettingsError for options of a ``source``: what is served is what the home holds.
-    """
-    if given := [name for name, value in source.items() if value is not None]:
-        raise SettingsError(f"this measures the home's own service; leave out {', '.join(given)}")
-    told: Callable[[str], None] = console.print if console is not None else lambda _: None
-    settings = open_home(workers=1)
-    with ExitStack() as running:
-        port = running.enter_context(_service(settings))
-        rows = _rows(settings)
-        candidates = {
-            "predict": Candidate(port, "/v1/predict", lambda: _single(rows)),
-            "bulk_of_25": Candidate(port, "/v1/predict/bulk", lambda: _bulk(rows), BULK),
-            "refused": Candidate(port, "/v1/predict", lambda: itertools.repeat(b"{}"), 1, 422),
+
+def _candidates(bench: Bench, sections: Sequence[str]) -> dict[str, Candidate]:
+    assert bench.theirs is not None
+    ours, theirs = bench.ours, bench.theirs
+    of_peer = lambda: load.transactions(int_ids=True)  # noqa: E731
+    found = {
+        "predict": Candidate(ours, bench.store, "/v1/predict", load.transactions, decides=True)
+    }
+    if "bulk" in sections:
+        found["bulk"] = Candidate(
+            ours, bench.store, "/v1/predict/bulk", load.in_bulk, BULK, decides=True
+        )
+    if "closed" in sections:
+        refused = lambda: itertools.repeat(b"{}")  # noqa: E731
+        found |= {
+            "peer": Candidate(theirs.naive, theirs.store, "/v1/predict", of_peer),
+            "plain_bento": Candidate(
+                theirs.plain_bento, theirs.store, "/v1/predict", load.as_argument
+            ),
+            "refused": Candidate(ours, bench.store, "/v1/predict", refused, status=422),
+            "empty": Candidate(ours, bench.store, "/livez", None),
         }
-        if peer.exists():
-            candidates["peer"] = running.enter_context(_peer(peer, deployment.free_port(port + 1)))
-        else:
-            told(f"{peer} is not there: measured without the peer")
-        for candidate in candidates.values():
-            _loaded(candidate, 8, 1.0)
-        loads: dict[tuple[str, int], list[Load]] = {}
-        for number, connections in itertools.product(range(rounds), CONNECTIONS):
-            told(f"round {number + 1} of {rounds}, {connections} connections")
-            for name, candidate in candidates.items():
-                found = _loaded(candidate, connections, SECONDS)
-                loads.setdefault((name, connections), []).append(found)
-    return _figures(candidates, loads)
+    return found
 
 
-def _figures(
-    candidates: dict[str, Candidate], loads: dict[tuple[str, int], list[Load]]
-) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for connections in CONNECTIONS:
-        rates = {
-            name: [load.per_second() * candidate.weight for load in loads[name, connections]]
-            for name, candidate in candidates.items()
-        }
-        at = figures[f"at_{connections}_connections"] = {
-            name: {
-                "decisions_per_second": round(statistics.median(found)),
-                "p99_ms": round(
-                    statistics.median(load.percentile_ms(99) for load in loads[name, connections]),
-                    2,
-                ),
-            }
-            for name, found in rates.items()
-        }
-        at["bulk_to_single"] = _ratio(rates["bulk_of_25"], rates["predict"])
-        if "peer" in rates:
-            at["predict_to_peer"] = _ratio(rates["predict"], rates["peer"])
+def _asked(candidate: Candidate, connections: int, seconds: float) -> Figures:
+    before = candidate.served.cpu_s(), cpu_seconds(candidate.store)
+    try:
+        found = closed_loop(
+            candidate.served.port, candidate.path, candidate.bodies, connections, seconds
+        )
+    except ConnectionError as error:
+        raise ServiceError(
+            f"{candidate.served.url} can't be reached ({error}); its log ends with:\n"
+            f"{candidate.served.log.read_text(errors='replace')[-2_000:]}"
+        ) from error
+    after = candidate.served.cpu_s(), cpu_seconds(candidate.store)
+    others = {status: n for status, n in found.statuses.items() if status != candidate.status}
+    decisions = len(found.latencies) * candidate.weight
+    figures = {
+        "per_second": found.per_second() * candidate.weight,
+        "p50_ms": found.percentile_ms(50),
+        "p99_ms": found.percentile_ms(99),
+        "worker_cpu_us": (after[0] - before[0]) / decisions * 1e6,
+        "store_cpu_us": (after[1] - before[1]) / decisions * 1e6,
+        "sender_cpu_us": found.cpu_s / decisions * 1e6,
+        "not_as_expected": sum(others.values()),
+    }
+    if candidate.decides:
+        figures |= {"degraded_share": found.degraded / decisions}
+        figures |= {"flagged_share": 1 - found.allowed / decisions}
     return figures
 
 
-def _ratio(ours: list[float], theirs: list[float]) -> float:
-    return round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 2)
+def _by_wrk(candidate: Candidate, connections: int, seconds: float) -> Figures:
+    url = candidate.served.url + candidate.path
+    found = wrk.measure(url, connections, seconds, int_ids=not candidate.decides)
+    return {
+        "per_second": found["per_second"],
+        "p99_ms": found["p99_ms"],
+        "not_as_expected": found["bad"],
+    }
 
 
-def _loaded(candidate: Candidate, connections: int, seconds: float) -> Load:
-    load = closed_loop(candidate.port, candidate.path, candidate.bodies, connections, seconds)
-    if set(load.statuses) != {candidate.status}:
-        raise ServiceError(f"{candidate.path} answered {dict(load.statuses)} by status")
-    return load
+def _medians(taken: dict[tuple[str, int], list[Figures]], connections: int) -> Figures:
+    at = {name: found for (name, n), found in taken.items() if n == connections}
+    figures: Figures = {name: _middle(found) for name, found in at.items()}
+    for ratio, ours, theirs in (
+        ("predict_to_peer", "predict", "peer"),
+        ("predict_to_peer_by_wrk", "predict_by_wrk", "peer_by_wrk"),
+        ("predict_to_plain_bento", "predict", "plain_bento"),
+        ("predict_to_empty", "predict", "empty"),
+        ("bulk_to_single", "bulk", "predict"),
+    ):
+        if ours in at and theirs in at:
+            figures[ratio] = _ratio(at[ours], at[theirs], "per_second")
+    return figures
 
 
-def _rows(settings: Settings) -> list[dict[str, Any]]:
-    """Bodies of the newest landed day whose profiles are there."""
-    lake = Lake(settings.lake)
-    day = lake.days("customer_profiles")[-1]
-    after = day + timedelta(days=1)
-    held = lake.read("transactions", after if lake.has("transactions", after) else day)
-    return [transaction_body(row) for row in held.slice(0, ROWS).to_pylist()]
+def _ratio(ours: list[Figures], theirs: list[Figures], key: str) -> float:
+    """Median of the ratios within each round."""
+    return _rounded(statistics.median(a[key] / b[key] for a, b in zip(ours, theirs, strict=True)))
 
 
-def _single(rows: list[dict[str, Any]]) -> Iterator[bytes]:
-    """Every transaction under an id of its own, however often its row comes again."""
-    run = uuid.uuid4().hex
-    texts = [json.dumps({**row, "transaction_id": "\0"}).encode() for row in rows]
-    for number, text in enumerate(itertools.cycle(texts)):
-        yield text.replace(b"\\u0000", f"{run}-{number}".encode())
+def _rounded(value: float) -> float:
+    return round(value) if abs(value) >= 100 else round(value, 3)
 
 
-def _bulk(rows: list[dict[str, Any]]) -> Iterator[bytes]:
-    single = _single(rows)
-    while True:
-        yield b'{"transactions":[%b]}' % b",".join(itertools.islice(single, BULK))
-
-
-@contextmanager
-def _service(settings: Settings) -> Iterator[int]:
-    champion = release_of(settings.mlflow_tracking_uri, "champion")
-    if champion is None:
-        raise ServiceError("there is no champion to measure: run `switchyard demo` first")
-    build_bento(settings.releases / champion, settings.home / "bentoml")
-    port = deployment.free_port(settings.port)
-    process = deployment.start(settings, champion, port)
+def shipped(world: World, demo_home: Path, lengths: Lengths, told: Told) -> Figures:
+    """The champion of ``demo_home``, served in this world; or why there is none to show."""
     try:
-        log = deployment.log_of(settings, champion)
-        deployment.wait_until_ready(f"http://{settings.host}:{port}", process, log)
-        yield port
-    finally:
-        deployment.stop_process(process.pid)
+        theirs = adopt(world, demo_home)
+    except SwitchyardError as error:
+        return {"left_out": str(error)}
+    told("the shipped model")
+    with service(theirs, PORT) as served:
+        store = store_process(world.settings.home)
+        candidate = Candidate(served, store, "/v1/predict", load.transactions, decides=True)
+        _asked(candidate, 8, 2.0)
+        found = [_asked(candidate, 8, lengths.closed_s) for _ in range(min(lengths.rounds, 3))]
+    figures = {key: _rounded(statistics.median(f[key] for f in found)) for key in found[0]}
+    return {
+        "release": theirs.release.id,
+        "training": theirs.release.manifest["training"].get("params"),
+        **figures,
+    }
 
 
-@contextmanager
-def _peer(file: Path, port: int) -> Iterator[Candidate]:
-    with tempfile.TemporaryDirectory() as folder:
-        url = valkey.start(Path(folder))
-        model = str(Path(folder) / "model.ubj")
-        command = [sys.executable, str(file)]
-        options = ["--redis", url, "--model", model]
-        subprocess.run([*command, "seed", *options], check=True)
-        process = subprocess.Popen([*command, "serve", *options, "--port", str(port)])
-        try:
-            _wait_for(port, process)
-            yield Candidate(port, "/v1/predict", _of_the_peer)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-            valkey.stop(Path(folder))
+# ---------------------------------------------------------------- constant rate
 
 
-def _of_the_peer() -> Iterator[bytes]:
-    for number in itertools.count():
-        body = {
-            "transaction_id": f"{os.getpid()}-{number}", "customer_id": number * 7919 % 5_000,
-            "terminal_id": number * 104729 % 10_000, "amount": 5 + number % 90,
-            "event_timestamp": "2026-03-02T12:00:00Z",
-        }  # fmt: skip
-        yield json.dumps(body).encode()
+def open_loop(bench: Bench) -> Figures:
+    """Ours (one worker) and the peer at RATE arrivals/s: medians over rounds, and the ratio of p99."""
+    assert bench.theirs is not None
+    rounds, seconds = min(bench.lengths.rounds, 3), bench.lengths.open_s
+    ours, peer = [], []
+    for number in range(rounds):
+        bench.told(f"{RATE} arrivals/s, round {number + 1} of {rounds}")
+        ours.append(_arrivals(bench.ours, RATE, seconds))
+        peer.append(_arrivals(bench.theirs.naive, RATE, seconds, "--int-ids"))
+    return {
+        f"at_{RATE}_per_second": {
+            "predict": _middle(ours),
+            "peer": _middle(peer),
+            "p99_to_peer": _ratio(ours, peer, "p99_ms"),
+        }
+    }
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    body = json.loads(next(_of_the_peer()))
-    for _ in range(300):
-        try:
-            httpx.post(f"http://127.0.0.1:{port}/v1/predict", json=body).raise_for_status()
-        except httpx.TransportError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.1)
-        else:
-            return
-    raise ServiceError("the peer did not start")
+def high_rate(bench: Bench) -> Figures:
+    """Two workers at HIGH_RATE arrivals/s, and what the generator itself shows of a path that is empty."""
+    bench.told(f"{HIGH_RATE} arrivals/s, two workers")
+    _arrivals(bench.ours, HIGH_RATE, 3.0)
+    before = bench.ours.cpu_s(), cpu_seconds(bench.store)
+    found = _arrivals(bench.ours, HIGH_RATE, bench.lengths.high_s)
+    after = bench.ours.cpu_s(), cpu_seconds(bench.store)
+    floor = _arrivals(bench.ours, HIGH_RATE, min(5.0, bench.lengths.high_s), path="/livez")
+    cpu = {
+        f"{who}_cpu_us": round((b - a) / (HIGH_RATE * bench.lengths.high_s) * 1e6)
+        for who, a, b in zip(("worker", "store"), before, after, strict=True)
+    }
+    floor_ms = {key: value for key, value in floor.items() if key.endswith("_ms")}
+    return {
+        f"at_{HIGH_RATE}_per_second": _middle([found]) | cpu | {"floor_of_the_generator": floor_ms}
+    }
+
+
+def hot_terminal(bench: Bench, pairs: int = 5) -> Figures:
+    """A tenth of all traffic to one terminal, beside evenly spread traffic, in pairs: closed and open."""
+    pairs = min(pairs, max(bench.lengths.rounds, 1))
+    seconds, port = bench.lengths.hot_s, bench.ours.port
+    hot = lambda: load.transactions(hot_share=0.1)  # noqa: E731
+    rates, tails, arrivals = [], [], []
+    for number in range(pairs):
+        bench.told(f"hot terminal, pair {number + 1} of {pairs}")
+        even, one = (
+            closed_loop(port, "/v1/predict", bodies, 32, seconds / 2)
+            for bodies in (load.transactions, hot)
+        )
+        rates.append(one.per_second() / even.per_second())
+        tails.append(one.percentile_ms(99) / even.percentile_ms(99))
+        spread = _arrivals(bench.ours, HIGH_RATE, seconds)
+        to_one = _arrivals(bench.ours, HIGH_RATE, seconds, "--hot-terminal", "0.1")
+        arrivals.append((to_one["p99_ms"], spread["p99_ms"]))
+    return {
+        "decisions_ratio": _rounded(statistics.median(rates)),
+        "closed_p99_ratio": _rounded(statistics.median(tails)),
+        "p99_ratio": _rounded(statistics.median(a / b for a, b in arrivals)),
+        "p99_ms_hot_and_even": arrivals,
+    }
+
+
+def _arrivals(
+    served: Served, rate: int, seconds: float, *options: str, path: str = "/v1/predict"
+) -> Figures:
+    command = [sys.executable, "-m", "benchmarks.peers.openloop", served.url + path, str(rate)]
+    done = subprocess.run(
+        [*command, str(seconds), *options], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    said = json.loads(done.stdout)
+    times = {key: value for key, value in said.items() if key.endswith("_ms")}
+    return times | {
+        "not_as_expected": sum(said["bad"].values()),
+        "degraded_share": said["degraded"] / said["sent"],
+        "sender_cpu_us": said["cpu_s"] / said["sent"] * 1e6,
+    }
+
+
+def _middle(found: list[Figures]) -> Figures:
+    """Medians; of what must not happen, the worst."""
+    worst = {"not_as_expected": max, "degraded_share": max}
+    return {
+        key: _rounded(worst.get(key, statistics.median)([f[key] for f in found]))
+        for key in found[0]
+    }
+
+
+# ---------------------------------------------------------------- ten minutes
+
+
+def soaked(bench: Bench) -> Figures:
+    """Private memory of each worker, after warm-up (a tenth of the time) and at the end, under load."""
+    seconds = bench.lengths.soak_s
+    bench.told(f"soak: {seconds:.0f} s of closed load at 8 connections")
+    warm_up, slices = seconds / 10, 10
+    closed_loop(bench.ours.port, "/v1/predict", load.transactions, 8, warm_up)
+    workers = bench.ours.workers()
+    memory = [[private_mb(p) for p in workers]]
+    decisions, started = 0, time.monotonic()
+    for _ in range(slices):
+        part = (seconds - warm_up) / slices
+        found = closed_loop(bench.ours.port, "/v1/predict", load.transactions, 8, part)
+        if set(found.statuses) != {200}:
+            raise ServiceError(f"under load some were not answered: {dict(found.statuses)}")
+        decisions += len(found.latencies)
+        memory.append([private_mb(p) for p in workers])
+    growth = [round(last / first - 1, 4) for first, last in zip(memory[0], memory[-1], strict=True)]
+    return {
+        "seconds": round(time.monotonic() - started), "decisions": decisions,
+        "private_mb_after_warm_up": memory[0], "private_mb_at_the_end": memory[-1],
+        "private_mb_between": memory[1:-1], "growth": growth,
+        "store_mb": private_mb(bench.store),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def verdicts(figures: Figures) -> dict[str, bool]:
+    """Which bars hold, of those that were measured."""
+    reached: dict[str, bool] = {}
+    for n in CONNECTIONS:
+        at = figures.get(f"at_{n}_connections", {})
+        if "predict_to_peer" in at:
+            reached[f"predict_to_peer_at_{n}"] = at["predict_to_peer"] >= BARS["predict_to_peer"]
+        if "bulk_to_single" in at:
+            reached[f"bulk_to_single_at_{n}"] = at["bulk_to_single"] >= BARS["bulk_to_single"]
+    for rate, name, key in (
+        (RATE, "p99_to_peer", "p99_to_peer"),
+        (HIGH_RATE, "p99_ms_at_1000", "p99_ms"),
+    ):
+        if at := figures.get("open", {}).get(f"at_{rate}_per_second"):
+            reached[name] = at[key] < BARS[name]
+            reached[name] &= not (at.get("predict") or at)["not_as_expected"]
+    if hot := figures.get("hot"):
+        reached["hot_rate"] = hot["decisions_ratio"] >= BARS["hot_rate"]
+        reached["hot_p99"] = hot["p99_ratio"] <= BARS["hot_p99"]
+    if soak := figures.get("soak"):
+        reached["soak_growth"] = max(soak["growth"]) < BARS["soak_growth"]
+    return reached
+
+
+def failures(figures: Figures, where: str = "") -> list[str]:
+    """What makes the whole run worthless: unexpected answers, and too many degraded decisions."""
+    found = []
+    for name, value in figures.items():
+        place = f"{where}{name}"
+        if isinstance(value, dict):
+            found += failures(value, f"{place}.")
+        elif name == "not_as_expected" and value:
+            found.append(f"{place}: {value} answers of another status, or none")
+        elif name == "degraded_share" and value > MOST_DEGRADED:
+            found.append(f"{place}: {value:.2%} of the decisions were degraded; at most 1 % may be")
+    return found
+
+
+def machine() -> Figures:
+    """What it ran on, and how busy that was."""
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "cores": psutil.cpu_count(), "load_average": round(psutil.getloadavg()[0], 1),
+        "processor": _processor(), "wrk": shutil.which("wrk") or "not installed",
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), "?")
+
+
+def described(world: World) -> Figures:
+    """Sizes that the conditions ask for."""
+    said = world.release.manifest["training"]
+    return {"release": world.release.id, "trees": said["trees"], "depth": said["depth"],
+            "columns": len(world.release.columns), "engine": world.release.manifest["engine"]}  # fmt: skip
+
+
+def _sections(only: str | None, soak: bool) -> list[str]:
+    """Raises SettingsError for a section that there is not."""
+    if only is None:
+        return [name for name in SECTIONS if name != "soak" or soak]
+    wanted = only.split(",")
+    if unknown := [name for name in wanted if name not in SECTIONS]:
+        raise SettingsError(f"--only {unknown[0]} is no section; they are {', '.join(SECTIONS)}")
+    return wanted

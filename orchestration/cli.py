@@ -234,6 +234,19 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
 
 
 @main.command()
+@click.argument("release", required=False)
+@click.option("--reason", default="", help="Why; kept in the plan.")
+@json_option
+def reload(json_file: Path | None, release: str | None, reason: str) -> None:
+    """Have the running service's workers load RELEASE (default: what the plan names), no request failing."""
+    from orchestration.reloading import reload_release
+
+    done = reload_release(_settings_only(), release, reason)
+    console.print(screen.key_values(done.as_dict()))
+    _write_json(json_file, done.as_dict())
+
+
+@main.command()
 @click.argument("decision_id")
 @json_option
 def explain(decision_id: str, json_file: Path | None) -> None:
@@ -250,18 +263,32 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["features", "demo", "serving", "ladder"]))
+@click.argument(
+    "what",
+    type=click.Choice(
+        ["demo", "faults", "features", "ladder", "online-sync", "serving"],
+    ),
+)
 @_source_options
-@click.option("--quick", is_flag=True, help="ladder: the last of the four weeks alone.")
+@click.option("--only", help="serving, faults: these parts alone, comma-separated.")
+@click.option("--quick", is_flag=True, help="Little of it, for work in progress; ladder: one week.")
+@click.option("--soak", is_flag=True, help="serving: ten minutes of load, too.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="serving, faults: keep their home for next time.",
+)
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:
     """Measure: the figures of the README's results table, each beside its peer."""
     import importlib
 
+    module = importlib.import_module(f"benchmarks.{what.replace('-', '_')}")
     given = {name: value for name, value in options.items() if value not in (None, False)}
-    figures = importlib.import_module(f"benchmarks.{what}").run(console=console, **given)
+    figures = module.run(console=console, **given)
     console.print(screen.key_values(figures))
     _write_json(json_file, figures)
+    sys.exit(1 if figures.get("failed") else 0)
 
 
 if __name__ == "__main__":

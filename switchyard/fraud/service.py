@@ -85,6 +85,12 @@ def figures(settings: Settings, service: DecisionService, folder: Path) -> Calla
         observed.releases(service.engine.lineup),
         observed.journal(settings.journal),
         observed.store(service.engine.store.url),
-        observed.cost(folder, settings.price_per_hour),
+        observed.profiles(),
+        observed.cost(settings.price_per_hour),
     )
-    return lambda: exposition(total_of(folder), chain.from_iterable(look() for look in sources))
+
+    def scrape() -> bytes:
+        counted = total_of(folder)
+        return exposition(counted, chain.from_iterable(look(counted) for look in sources))
+
+    return scrape

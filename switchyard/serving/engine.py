@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal
 
 from switchyard.errors import StoreError
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
-from switchyard.serving.domain import Domain, R
+from switchyard.serving.domain import Domain, Floats, R
 from switchyard.serving.feast_format import MISSING
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
@@ -42,12 +42,14 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[R]):
     """A request to decide. ``started`` is ``time.perf_counter()`` when its body had arrived, ``token`` 16
-    bytes that are this request's alone, also when it asks again after BUSY."""
+    bytes that are this request's alone, also when it asks again after BUSY, ``release`` who has to judge it
+    (None: the champion)."""
 
     request: R
     received_us: int
     started: float
     token: bytes
+    release: Scorer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ class Engine(Generic[R]):
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
         watch.lap("features")
-        judgements = self.models.judge(requests, assembled.vectors, watch.within("reasons"))
+        judgements = self._judged(asked, assembled.vectors, watch.within("reasons"))
         watch.lap("score")
         degraded = _degraded(rungs, assembled.degraded, judgements)
         replies = [self._reply(*parts) for parts in zip(asked, judgements, degraded, strict=True)]
@@ -218,6 +220,20 @@ class Engine(Generic[R]):
             kept(body, earlier, request)
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
+
+    def _judged(
+        self, asked: list[Asked[R]], vectors: Floats, explained: Callable[[float], None]
+    ) -> list[Judgement]:
+        """Each request judged by the release that it names, or by the champion."""
+        if all(a.release is None for a in asked):
+            return self.models.judge([a.request for a in asked], vectors, explained)
+        judged: dict[int, Judgement] = {}
+        for release in {id(a.release): a.release for a in asked}.values():
+            rows = [i for i, a in enumerate(asked) if a.release is release]
+            ladder = self.models if release is None else ModelLadder(release, self.domain)
+            requests = [asked[i].request for i in rows]
+            judged |= zip(rows, ladder.judge(requests, vectors[rows], explained), strict=True)
+        return [judged[i] for i in range(len(asked))]
 
     def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Rung]) -> Reply:
         return Reply(

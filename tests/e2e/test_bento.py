@@ -301,6 +301,8 @@ def test_health_and_metrics_answer_and_a_wrong_method_is_refused(served: Served)
 
     assert served.client.get("/livez").status_code == 200
     assert re.search(r'switchyard_answers_total\{route="/v1/predict",status="409"\} 1', metrics)
+    for of in ("online_store", "cold_store", "champion", "fallback_logistic"):
+        assert re.search(rf'switchyard_breaker_state\{{of="{of}"\}} 0', metrics)
     assert 'switchyard_decisions_total{decision="block",variant="champion"} 1.0' in metrics
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
 
