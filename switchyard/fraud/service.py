@@ -10,6 +10,7 @@ from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
+from switchyard.fraud.caretaking import Caretaker
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of, hot_store_of
@@ -54,6 +55,14 @@ def open_service(
     explainer = Explainer(settings.journal, settings.releases)
     reader = FraudReader(parser, domain)
     return DecisionService(engine, reader, wall_clock_us, explainer.answer, metrics)
+
+
+def care_for(settings: Settings, service: DecisionService) -> Caretaker:
+    """The caretaker of the service's online store, at work; once it is ``filled`` the service is ready."""
+    engine = service.engine
+    caretaker = Caretaker(settings, engine.store.url, engine.domain, lambda: engine.newest)
+    caretaker.start()
+    return caretaker
 
 
 def follow_plan(
