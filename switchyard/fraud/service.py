@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from switchyard.fraud.caretaking import Caretaker
+from switchyard.fraud.compaction import compacted_names
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of, hot_store_of
@@ -92,7 +93,7 @@ def figures(settings: Settings, service: DecisionService, folder: Path) -> Calla
     is looked up for it."""
     sources = (
         observed.releases(service.engine.lineup),
-        observed.journal(settings.journal),
+        observed.journal(settings.journal, lambda: compacted_names(settings.journal)),
         observed.store(service.engine.store.url),
         observed.profiles(),
         observed.cost(settings.price_per_hour),
