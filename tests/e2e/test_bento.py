@@ -250,7 +250,9 @@ def test_a_store_that_was_emptied_is_filled_from_the_journal_and_nothing_is_deci
     numbers = itertools.count()
     while time.monotonic() < deadline:
         reply = served.client.post("/v1/predict", json=make_body(f"after {next(numbers)}")).json()
-        if reply["degraded"] == [] and served.client.get("/readyz").status_code == 200:
+        closed = 'breaker_state{of="online_store"} 0' in served.client.get("/metrics").text
+        ready = served.client.get("/readyz").status_code == 200
+        if reply["degraded"] == [] and ready and closed:
             break
         time.sleep(0.05)
 
