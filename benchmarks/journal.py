@@ -117,9 +117,10 @@ def _restart(folder: Path) -> dict[str, Any]:
         file.write(b"torn")
     size = segment.stat().st_size
     started = time.perf_counter()
-    (tail,) = mend(folder)
+    (mended,) = mend(folder)
     mending = time.perf_counter() - started
-    assert tail.lost_bytes == 4
+    assert mended.cut is not None
+    assert mended.cut.lost_bytes == 4
     started, count = time.perf_counter(), 0
     for _ in zip(range(200_000), read_journal(folder), strict=False):
         count += 1

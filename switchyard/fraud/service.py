@@ -20,9 +20,9 @@ from switchyard.learning.release import Release, load_release
 from switchyard.serving import observed, valkey
 from switchyard.serving.engine import Engine
 from switchyard.serving.exposition import exposition
-from switchyard.serving.index import mend
 from switchyard.serving.journal import journal_of, wall_clock_us
 from switchyard.serving.ladder import FeatureLadder
+from switchyard.serving.ledger import note_what_the_dead_left
 from switchyard.serving.logs import DecisionLog
 from switchyard.serving.metrics import Sink, total_of
 from switchyard.serving.recent import Recent
@@ -39,7 +39,7 @@ def open_service(
     Raises ReleaseError if the release is damaged or needs columns that this code does not compute. A
     store that does not answer degrades decisions, no more.
     """
-    mend(settings.journal)
+    note_what_the_dead_left(settings.journal)
     parser = Parser(settings.currency, future_limit=timedelta(seconds=settings.future_limit_s))
     domain = FraudDomain(parser.minor_units)
     cold = cold_store_of(settings.cold_store_url, settings.cold_store)
