@@ -103,7 +103,10 @@ class Ledger:
             files.unsettled.close()
 
     def _open(self) -> _Files:
-        self._files = _Files(Holds(self._folder / "holds"), Unsettled(self._folder / "unsettled"))
+        with contextlib.ExitStack() as opened:
+            holds = opened.enter_context(contextlib.closing(Holds(self._folder / "holds")))
+            self._files = _Files(holds, Unsettled(self._folder / "unsettled"))
+            opened.pop_all()
         return self._files
 
 
