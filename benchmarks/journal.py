@@ -16,6 +16,7 @@ import numpy as np
 
 from switchyard.fraud.columns import FEATURES
 from switchyard.fraud.requests import Transaction
+from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.index import Key, key_of_decision, mend, sorted_path
 from switchyard.serving.journal import Journal, wall_clock_us
 from switchyard.serving.ledger import Ledger
@@ -97,6 +98,10 @@ def look_ups(folder: Path, decisions: int) -> dict[str, Any]:
         for start in range(0, LOOK_UPS - 32, 32)
     ]
     held.close()
+    index = DecidedIndex(folder)
+    ids = [f"{int(name[1:]):032x}" for name in known[:500]]
+    index.newest(decision_id=ids[0])
+    by_id = [_once(lambda d=name: index.newest(decision_id=d)) for name in ids]
     return {
         "decisions": decisions,
         "segments": len(segments(folder)),
@@ -105,6 +110,7 @@ def look_ups(folder: Path, decisions: int) -> dict[str, Any]:
         "look_up_known_us": {"p50": _us(hits, 50), "p99": _us(hits, 99)},
         "look_up_unknown_us": {"p50": _us(misses, 50), "p99": _us(misses, 99)},
         "look_up_32_known_us": {"p50": _us(batches, 50), "p99": _us(batches, 99)},
+        "find_by_decision_id_us": {"p50": _us(by_id, 50), "p99": _us(by_id, 99)},
         **_restart(folder),
     }
 
