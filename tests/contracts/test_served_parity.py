@@ -1,7 +1,7 @@
 """Whatever the engine served, the journal is enough to compute it again to the bit.
 
 Batches of any size, late and repeated transactions, verdicts, events without a decision, a store that goes
-away: none of these may make a journalled vector differ from its recomputation.
+away or loses everything: none of these may make a journalled vector differ from its recomputation.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from switchyard.fraud.bodies import label_body, transaction_body
 from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of
+from switchyard.fraud.rebuild import refill
 from switchyard.fraud.recompute import recompute
 from switchyard.fraud.requests import EPOCH, Parser, Transaction
 from switchyard.fraud.sync import sync_profiles
@@ -31,10 +32,11 @@ from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
-from switchyard.serving.journal import Journal
+from switchyard.serving.journal import Journal, wall_clock_us
 from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.segments import read_journal
+from switchyard.settings import load_settings
 from tests import loops
 from tests.releases import make_release
 from tests.streams import Row, land, streams
@@ -91,11 +93,14 @@ def test_every_journalled_vector_comes_out_again(
         build_profiles(lake, last - 3 * DAY, last, created_at=WRITTEN)
         engine = make_engine(valkey.start(home), release, Path(folder) / "journal")
         sync_before = data.draw(st.integers(0, len(batches)))
+        losses = data.draw(st.lists(st.integers(0, len(batches)), max_size=2))
         for number, batch in enumerate(batches):
+            for _ in range(losses.count(number)):
+                lose_the_store(engine, Path(folder))
             if number == sync_before:
                 sync_profiles(lake, store_of(engine), last - DAY, cold_of(engine))
             serve(engine, batch)
-        engine.journal.close()
+        engine.close()
 
         records = list(read_journal(engine.journal.folder))
         recomputed = recompute(records, lake, Path(folder) / "activity")
@@ -108,6 +113,17 @@ def test_every_journalled_vector_comes_out_again(
 def make_engine(url: str, release: Release, journal: Path) -> Engine[Transaction]:
     store = HotStore(url, Commands(f"served{next(_numbers)}", VIEWS), budget_s=1.0)
     return Engine(FraudDomain(100), store, Journal(journal), release)
+
+
+def lose_the_store(engine: Engine[Transaction], home: Path) -> None:
+    """From now on the store is an empty one, filled from the journal."""
+    engine.store = HotStore(
+        engine.store.url, Commands(f"served{next(_numbers)}", VIEWS), budget_s=1.0
+    )
+    store = store_of(engine)
+    with store.filling() as lease:
+        refill(load_settings(home=home), store, lease, wall_clock_us())
+    store.close()
 
 
 def cold_of(engine: Engine[Transaction]) -> ColdStore:
@@ -138,6 +154,7 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
         await alone.decide([ask(row) for row in ways["decide without the store"]])
 
     loops.run(engine.store, all_of_them())
+    alone.ledger.close()
     ladder.close()
 
 

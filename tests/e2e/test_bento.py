@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
 
 from bentos.fraud.build import build_bento, built_from, source_hash
 from switchyard.errors import ReleaseError
@@ -182,6 +184,30 @@ def test_every_answer_has_the_security_headers_and_no_page_of_the_server_is_open
         assert answer.headers.get_list(name.decode()) == [value.decode()]
     assert "server" not in answer.headers
     assert answer.status_code == {"/livez": 200, "/v1/predict": 405}.get(path, 404)
+
+
+def test_a_store_that_was_emptied_is_filled_from_the_journal_and_nothing_is_decided_twice(
+    served: Served,
+) -> None:
+    bodies = [make_body("before the loss"), make_body("meanwhile")]
+    before = served.client.post("/v1/predict", json=bodies[0]).json()
+    with redis.Redis.from_url(valkey.start(served.home)) as client:
+        client.flushall()
+    meanwhile = served.client.post("/v1/predict", json=bodies[1]).json()
+
+    deadline = time.monotonic() + START_S
+    numbers = itertools.count()
+    while time.monotonic() < deadline:
+        reply = served.client.post("/v1/predict", json=make_body(f"after {next(numbers)}")).json()
+        closed = 'breaker_state{of="online_store"} 0' in served.client.get("/metrics").text
+        ready = served.client.get("/readyz").status_code == 200
+        if reply["degraded"] == [] and ready and closed:
+            break
+        time.sleep(0.05)
+
+    assert reply["degraded"] == []
+    assert served.client.post("/v1/predict", json=bodies[0]).json() == before
+    assert served.client.post("/v1/predict", json=bodies[1]).json() == meanwhile
 
 
 def test_many_are_decided_in_bulk_over_http(served: Served) -> None:
