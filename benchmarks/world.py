@@ -33,7 +33,7 @@ from switchyard.fraud.columns import (
     names,
 )
 from switchyard.fraud.features import code_hash
-from switchyard.fraud.online import FraudDomain, online_store_of
+from switchyard.fraud.online import FraudDomain, cold_store_of, online_store_of
 from switchyard.fraud.requests import Parser
 from switchyard.fraud.sync import sync_activity, sync_profiles
 from switchyard.fraud.windows import available_at, build_profiles
@@ -121,7 +121,9 @@ def fill(settings: Settings, store: OnlineStore, now: datetime) -> None:
         lake.write("labels", day, verdicts_on(rows))
     build_profiles(lake, last, last, created_at=now)
     sync_activity(lake, store, settings, datetime.combine(last + timedelta(days=1), time(), UTC))
-    sync_profiles(lake, store, last)
+    cold = cold_store_of(settings.cold_store_url, settings.cold_store)
+    sync_profiles(lake, store, last, cold)
+    cold.close()
 
 
 def newest_day(now: datetime) -> date:
