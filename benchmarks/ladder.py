@@ -307,7 +307,7 @@ def _table(figures: dict[str, dict[str, dict[str, float]]]) -> Any:
 
     shown = Table(title="Average precision of each rung, share stopped", title_justify="left")
     for column in ("rung", *figures["average_precision"]["everything"], "stopped"):
-        shown.add_column(column)
+        shown.add_column(column.removeprefix("2018-"))
     for rung, values in figures["average_precision"].items():
         stopped = figures["stopped_share"][rung]["mean"]
         shown.add_row(rung, *(f"{value:.3f}" for value in values.values()), f"{stopped:.4f}")

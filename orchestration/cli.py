@@ -234,6 +234,19 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
 
 
 @main.command()
+@click.argument("release", required=False)
+@click.option("--reason", default="", help="Why; kept in the plan.")
+@json_option
+def reload(json_file: Path | None, release: str | None, reason: str) -> None:
+    """Have the running service's workers load RELEASE (default: what the plan names), no request failing."""
+    from orchestration.reloading import reload_release
+
+    done = reload_release(_settings_only(), release, reason)
+    console.print(screen.key_values(done.as_dict()))
+    _write_json(json_file, done.as_dict())
+
+
+@main.command()
 @click.argument("decision_id")
 @json_option
 def explain(decision_id: str, json_file: Path | None) -> None:

@@ -25,6 +25,7 @@ from assets.ports import Deployed
 from bentos.fraud.build import build_bento, built_from
 from switchyard.errors import ServiceError
 from switchyard.lake import write_text
+from switchyard.serving.plan import Plan, decides, write_plan
 from switchyard.settings import Settings
 
 READY_TIMEOUT_S = 90.0
@@ -64,6 +65,7 @@ class LocalServing:
             code=code,
         )
         write_text(json.dumps(asdict(new), indent=1) + "\n", _state(self._settings))
+        _succeed(self._settings, new, old)
         if old:
             stop_process(old.pid)
         _unsettled(self._settings).unlink()
@@ -155,6 +157,15 @@ def stop_process(pid: int) -> None:
     _, alive = psutil.wait_procs(family, timeout=DRAIN_TIMEOUT_S)
     for process in alive:
         process.kill()
+
+
+def _succeed(settings: Settings, new: Deployed, old: Deployed | None) -> None:
+    """In the new service its own release decides, and what decided before is the rung below it."""
+    before = decides(settings.home, old.release) if old else None
+    previous = before if before != new.release else None
+    write_plan(
+        settings.home, Plan(new.release, new.release, previous, reason="deployed as its own Bento")
+    )
 
 
 def log_of(settings: Settings, release_id: str) -> Path:

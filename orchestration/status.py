@@ -12,6 +12,7 @@ from orchestration import deployment
 from switchyard.errors import StoreError
 from switchyard.fraud.online import online_store_of
 from switchyard.serving import valkey
+from switchyard.serving.plan import decides
 from switchyard.settings import Settings
 
 
@@ -25,6 +26,7 @@ def status_of(settings: Settings) -> dict[str, Any]:
         "challenger": release_of(settings.mlflow_tracking_uri, "challenger"),
         "service": _health(running.url) if running else "not running",
         "serves": f"{running.release} at {running.url}" if running else None,
+        "decides": decides(settings.home, running.release) if running else None,
         "store": _store(settings),
         "freshness": freshness(settings),
     }

@@ -36,13 +36,22 @@ class SourceError(InputError):
 class RequestError(InputError):
     """One API request is wrong.
 
-    ``status`` is the HTTP status to answer with, ``field`` the offending field (or None).
+    ``status`` is the HTTP status to answer with, ``field`` the offending field (or None),
+    ``retry_after_s`` when it is worth trying again (or None).
     """
 
-    def __init__(self, message: str, *, status: int = 422, field: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 422,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.field = field
+        self.retry_after_s = retry_after_s
 
 
 class LakeError(SwitchyardError):

@@ -7,10 +7,12 @@ Here: naming, atomic writing and range reading of daily tables. Not here: what t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,32 +20,32 @@ import pyarrow.parquet as pq
 from switchyard.errors import LakeError
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write, sync, rename: a reader sees the old file or the new one, never a part of one."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write: synced and renamed at the end, so that a reader sees the old one or the new one,
+    never a part of one; nothing is left of it if the writing fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table as a :func:`whole_file`."""
+    with whole_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def write_text(text: str, path: Path) -> None:
     """The same for a small text file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def days_between(start: date, end: date) -> list[date]:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -93,6 +94,19 @@ class Settings(BaseSettings):
         str | None,
         Field(description="'role:sha256hex' pairs, comma-separated; required off loopback"),
     ] = None
+    rate_limit_per_s: Annotated[
+        int | None,
+        Field(ge=0, description="Requests of one key; 0: any; None: any without keys, else 2,000"),
+    ] = None
+    max_waiting: Annotated[
+        int, Field(ge=1, description="Requests that may wait in one worker; more get 503")
+    ] = 2_000
+    batch_roots: Annotated[
+        tuple[Path, ...] | None,
+        NoDecode,
+        Field(description="Folders that batch jobs read and write, ':' between; None: home/batch"),
+    ] = None
+    batch_jobs: Annotated[int, Field(ge=1, description="Batch jobs that run at a time")] = 1
     future_limit_s: Annotated[
         int, Field(ge=0, description="How far an event may lie ahead of the service's clock")
     ] = 300
@@ -112,9 +126,23 @@ class Settings(BaseSettings):
     journal_fsync: Annotated[
         Literal["never", "always"], Field(description="'always' survives the machine's death too")
     ] = "never"
+    journal_max_bytes: Annotated[
+        int, Field(ge=1, description="Size of the journal's folder beyond which nothing is decided")
+    ] = 20 * 1024**3
+    journal_min_free_bytes: Annotated[
+        int, Field(ge=0, description="What the journal leaves free of its disk")
+    ] = 256 * 1024**2
+    journal_days: Annotated[
+        int, Field(ge=31, description="Days that a compacted segment of the journal is kept")
+    ] = 90
     executor: Annotated[
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"
+
+    @field_validator("batch_roots", mode="before")
+    @classmethod
+    def _from_one_text(cls, roots: object) -> object:
+        return tuple(filter(None, roots.split(os.pathsep))) if isinstance(roots, str) else roots
 
     @field_validator("data", "column_map")
     @classmethod
@@ -158,6 +186,15 @@ class Settings(BaseSettings):
     @property
     def journal(self) -> Path:
         return self.home / "journal"
+
+    @property
+    def jobs(self) -> Path:
+        return self.home / "jobs"
+
+    @property
+    def batch_folders(self) -> tuple[Path, ...]:
+        """The folders under which a request may name files."""
+        return self.batch_roots or (self.home / "batch",)
 
     @property
     def cold_store(self) -> Path:

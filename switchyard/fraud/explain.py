@@ -18,7 +18,7 @@ from switchyard.errors import RequestError
 from switchyard.fraud.columns import FEATURES
 from switchyard.learning import Floats
 from switchyard.learning.release import Release, load_release
-from switchyard.serving.journal import find_decision
+from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.reading import read
 from switchyard.serving.replies import Decision
 
@@ -72,7 +72,7 @@ class Explainer:
     """
 
     def __init__(self, journal: Path, releases: Path) -> None:
-        self._journal = journal
+        self._decided = DecidedIndex(journal)
         self._load: Callable[[Path], Release] = lru_cache(KEPT_RELEASES)(load_release)
         self._releases = releases
 
@@ -92,9 +92,7 @@ class Explainer:
         Raises RequestError 404 if there is no such decision, 422 if rules made it, ReleaseError if its
         release is gone or damaged.
         """
-        record = find_decision(
-            self._journal, decision_id=decision_id, transaction_id=transaction_id
-        )
+        record = self._decided.newest(decision_id=decision_id, transaction_id=transaction_id)
         if record is None:
             what = f"decision {decision_id!r}" if decision_id else f"transaction {transaction_id!r}"
             raise RequestError(f"no decision is in the journal for the {what}", status=404)

@@ -35,7 +35,7 @@ from switchyard.fraud.money import minor_units
 from switchyard.fraud.sliding import COLUMNS, KEPT_US, compiled, replay
 from switchyard.fraud.windows import profiles_as_of, profiles_on
 from switchyard.lake import Lake
-from switchyard.serving.journal import read_journal
+from switchyard.serving.segments import read_journal
 from switchyard.settings import Settings
 
 Bools = npt.NDArray[np.bool_]

@@ -6,7 +6,6 @@ values, checked. Not here: HTTP, keys, what is done with them.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Annotated, NoReturn
@@ -18,6 +17,7 @@ from switchyard.errors import InputError, RequestError
 from switchyard.fraud.columns import CHANNELS
 from switchyard.fraud.countries import COUNTRIES
 from switchyard.fraud.money import minor_units, parse_amount
+from switchyard.serving.domain import digest_of
 from switchyard.serving.reading import read
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,7 +73,7 @@ class Transaction(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def digest(self) -> bytes:
         """16 bytes that are equal for equal transactions, however their bodies were written."""
-        return hashlib.blake2b(_encode(self), digest_size=16).digest()
+        return digest_of(_encode(self))
 
 
 class Label(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class Label(msgspec.Struct, frozen=True):
     def digest(self) -> bytes:
         """16 bytes that are equal for verdicts on the same transaction with the same outcome."""
         what = (self.transaction_id, self.customer_id, self.terminal_id, self.is_fraud)
-        return hashlib.blake2b(_encode(what), digest_size=16).digest()
+        return digest_of(_encode(what))
 
 
 _encode = msgspec.json.Encoder().encode

@@ -18,7 +18,8 @@ from switchyard.learning.release import Release, load_release
 from switchyard.serving import observed, valkey
 from switchyard.serving.engine import Engine
 from switchyard.serving.exposition import exposition
-from switchyard.serving.journal import Journal, wall_clock_us
+from switchyard.serving.index import mend
+from switchyard.serving.journal import journal_of, wall_clock_us
 from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.logs import DecisionLog
 from switchyard.serving.metrics import Sink, total_of
@@ -36,13 +37,14 @@ def open_service(
     Raises ReleaseError if the release is damaged or needs columns that this code does not compute. A
     store that does not answer degrades decisions, no more.
     """
+    mend(settings.journal)
     parser = Parser(settings.currency, future_limit=timedelta(seconds=settings.future_limit_s))
     domain = FraudDomain(parser.minor_units)
     cold = cold_store_of(settings.cold_store_url, settings.cold_store)
     engine = Engine(
         domain,
         hot_store_of(valkey.address_of(settings).url),
-        Journal(settings.journal, fsync=settings.journal_fsync == "always"),
+        journal_of(settings),
         load_release(release_folder, code_hash=code_hash()),
         ladder=FeatureLadder(VIEWS, Recent(VIEWS, settings.recent_entities), cold),
         metrics=metrics,
@@ -83,6 +85,12 @@ def figures(settings: Settings, service: DecisionService, folder: Path) -> Calla
         observed.releases(service.engine.lineup),
         observed.journal(settings.journal),
         observed.store(service.engine.store.url),
-        observed.cost(folder, settings.price_per_hour),
+        observed.profiles(),
+        observed.cost(settings.price_per_hour),
     )
-    return lambda: exposition(total_of(folder), chain.from_iterable(look() for look in sources))
+
+    def scrape() -> bytes:
+        counted = total_of(folder)
+        return exposition(counted, chain.from_iterable(look(counted) for look in sources))
+
+    return scrape

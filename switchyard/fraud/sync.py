@@ -23,7 +23,7 @@ from switchyard.fraud.requests import Parser
 from switchyard.lake import Lake, write_parquet
 from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.engine import Taken
-from switchyard.serving.journal import Journal
+from switchyard.serving.journal import journal_of
 from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
@@ -97,7 +97,7 @@ def _load(
     snapshot = activity.snapshot(lake, cutoff)
     path = settings.home / "activity" / f"{cutoff_us}.parquet"
     write_parquet(snapshot, path)
-    with _journal(settings) as journal:
+    with journal_of(settings) as journal:
         journal.append([{"type": "baseline", "cutoff_us": cutoff_us, "file": path.name}])
     rows = zip(*(snapshot[name].to_pylist() for name in ("owner", "key", "blob")), strict=True)
     return store.load_activity(rows, cutoff_us)
@@ -110,7 +110,7 @@ def _catch_up(
     parser = Parser(settings.currency, future_limit=None)
     domain = FraudDomain(parser.minor_units)
     happened = _happened(lake, FraudReader(parser, domain), held_us, cutoff_us)
-    with _journal(settings) as journal:
+    with journal_of(settings) as journal:
         for start in range(0, len(happened), _GROUP):
             group = happened[start : start + _GROUP]
             journal.append([taken.record for taken in group])
@@ -142,10 +142,6 @@ def _happened(lake: Lake, reader: FraudReader, start_us: int, end_us: int) -> li
         if first <= row["label_available_at"] <= last
     ]
     return [taken for _, taken in sorted(events, key=lambda event: event[0])]
-
-
-def _journal(settings: Settings) -> Journal:
-    return Journal(settings.journal, fsync=settings.journal_fsync == "always")
 
 
 def _us(moment: datetime) -> int:

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Breaker:
-    """Opens after ``failures`` in a row; then one probe per pause is let through, and its success closes it.
+    """``name`` is what metrics and the log call it by. Opens after ``failures`` in a row; then one probe per pause is let through, and its success closes it.
 
     ``clock`` is in monotonic seconds, ``random`` draws from [0, 1). A probe whose outcome is never told
     (its task was cancelled) keeps the breaker half open for one more pause only.
@@ -66,7 +66,7 @@ class Breaker:
         self._failures = 0
         if self.state != "closed":
             self.state = "closed"
-            _log.warning("%s answers again", self.name)
+            _log.warning("'%s' works again", self.name)
 
     def failed(self) -> None:
         """What was tried did not work."""
@@ -76,7 +76,7 @@ class Breaker:
         elif self.state == "closed" and self._failures >= self._most:
             self._wait("open")
             _log.error(
-                "%s failed %d times in a row and is left alone; one probe every %g s",
+                "'%s' failed %d times in a row and is left alone; one probe every %g s",
                 self.name, self._failures, self._pause_s,
             )  # fmt: skip
 

@@ -50,6 +50,18 @@ def split(body: bytes) -> list[bytes]:
     return [bytes(single) for single in read(_decode, body).transactions]
 
 
+def weight(body: bytes) -> int:
+    """Transactions in a bulk body, for whoever counts them; 1 for what is no bulk body.
+
+    >>> weight(b'{"transactions": [{}, {}]}'), weight(b"{")
+    (2, 1)
+    """
+    try:
+        return len(_decode(body).transactions)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 1
+
+
 def joined(answers: Sequence[Answer]) -> Answer:
     """All answers in one, each with the status that it would have had alone.
 

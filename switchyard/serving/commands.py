@@ -31,22 +31,26 @@ class Commands:
         self._reads = [read_command(view) for view in views]
         self._activity = [f"{project}:activity:{view.owner}:".encode() for view in views]
         self._decision = f"{project}:decision:".encode()
-        self._marks = b"".join(command(b"GET", self.mark_key(view.name)) for view in views)
+        self._epoch = command(b"GET", self.epoch_key)
+        marks = b"".join(command(b"GET", self.mark_key(view.name)) for view in views)
+        self._marks = marks + self._epoch
 
     def read(self, wanted: Sequence[Wanted]) -> tuple[bytes, int]:
-        """For each transaction its profiles, activity and, if wanted, its claim; last the views' marks."""
+        """For each transaction its profiles, activity and, if wanted, its claim; then the views' marks; last,
+        so that it speaks for all that was read, the epoch."""
         parts = [part for each in wanted for part in self._read_parts(each)]
         claims = sum(each.claim is not None for each in wanted)
-        replies = 2 * len(self.views) * len(wanted) + claims + len(self.views)
+        replies = 2 * len(self.views) * len(wanted) + claims + len(self.views) + 1
         return b"".join(parts) + self._marks, replies
 
     def write(self, appends: Sequence[Append], replies: Sequence[Reply]) -> tuple[bytes, int]:
-        """The events, then the replies to keep; safe to send again as a whole."""
+        """The events, the replies to keep, the epoch; safe to send again as a whole."""
         parts = [APPEND.call(self.activity_key(a.owner, a.entity), a.record) for a in appends]
         parts += [
             FINISH.call(self.decision_key(r.transaction_id), r.digest, r.body, _KEPT)
             for r in replies
         ]
+        parts.append(self._epoch)
         return b"".join(parts), len(parts)
 
     # ------------------------------------------------------------ keys
@@ -63,6 +67,11 @@ class Commands:
     def cutoff_key(self) -> bytes:
         """Key of the event time up to which activity was loaded."""
         return f"{self.project}:activity_cutoff".encode()
+
+    @property
+    def epoch_key(self) -> bytes:
+        """Key of the name under which the store's present content was begun: its numbers count from there."""
+        return f"{self.project}:epoch".encode()
 
     def mark_key(self, view_name: str) -> bytes:
         """Key of a view's newest available_at whose sync is complete."""

@@ -5,6 +5,7 @@ Here: the interface. Not here: any use case (``switchyard.fraud.online`` is one)
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -18,8 +19,13 @@ from switchyard.serving.trip import Append, Trip
 Floats = npt.NDArray[np.float64]
 
 
+def digest_of(content: bytes) -> bytes:
+    """16 bytes that are equal for equal content: of a request, its JSON as the journal holds it."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
 class Request(Protocol):
-    """What is decided: it has an id for good, and 16 bytes that are equal for equal content."""
+    """What is decided: it has an id for good, and ``digest_of`` its journalled JSON."""
 
     @property
     def transaction_id(self) -> str: ...

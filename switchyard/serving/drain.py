@@ -12,28 +12,20 @@ import logging
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+
+from switchyard.serving.uvicorn_server import Server
 
 _log = logging.getLogger(__name__)
 _CLOSE = (b"connection", b"close")
 
 
-class Server(Protocol):
-    """What is needed of the HTTP server (uvicorn's ``Server``)."""
-
-    config: Any
-    server_state: Any
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None: ...
-
-
 class Drain:
-    """Puts ``linger_s`` seconds between SIGTERM and the end of ``server``, on the loop that runs it."""
+    """Puts ``linger_s`` seconds between SIGTERM and the end of ``server``; made on the loop that runs it."""
 
-    def __init__(self, server: Server, linger_s: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Server, linger_s: float) -> None:
         self._server = server
         self._linger_s = linger_s
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self.begun = False
         """Whether this worker is about to end; it is then no longer ready, and still answers."""
 
@@ -55,24 +47,6 @@ class Drain:
 
     def _on_signal(self, sig: int, _frame: FrameType | None) -> None:
         self._loop.call_soon_threadsafe(self.begin, sig)
-
-
-def serving_server(handler: Any) -> Server | None:
-    """The server whose method is the signal handler ``handler``; None where no server handles it."""
-    server = getattr(handler, "__self__", None)
-    needed = ("config", "server_state", "handle_exit")
-    return server if all(hasattr(server, name) for name in needed) else None
-
-
-def drain_on_sigterm(linger_s: float) -> Drain | None:
-    """Install a Drain for the server that runs on this loop; None where there is none to be found."""
-    server = serving_server(signal.getsignal(signal.SIGTERM))
-    if server is None:
-        _log.warning("no HTTP server handles SIGTERM here: it will end without a drain")
-        return None
-    drain = Drain(server, linger_s, asyncio.get_running_loop())
-    drain.install()
-    return drain
 
 
 def on_hangup(reload: Callable[[], None]) -> None:

@@ -1,12 +1,13 @@
 """The decision engine: a batch of requests in, for each an answer that is already in the journal.
 
-The order is the whole point: read trip -> vectors -> one score call -> reasons -> journal -> write trip ->
-journal (own numbers) -> answers. It knows no use case (``domain``), no HTTP (``http``), no model
-(``judging``). It runs on one event loop and waits for nothing but the store.
+The order is the whole point: hold -> read trip -> vectors -> one score call -> reasons -> journal -> write
+trip -> journal (own numbers) -> answers. It knows no use case (``domain``), no HTTP (``http``), no model
+(``judging``). It runs on one event loop and waits for nothing but the store and, if so set, the disk.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
 from switchyard.errors import StoreError
-from switchyard.serving.claims import Busy, answer_of, conflict, kept, settled_by
-from switchyard.serving.domain import Domain, R
+from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
+from switchyard.serving.domain import Domain, Floats, R
 from switchyard.serving.feast_format import MISSING
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
+from switchyard.serving.index import Key, key_of_decision
 from switchyard.serving.journal import Journal
 from switchyard.serving.judging import Judgement, ModelLadder, Scorer
 from switchyard.serving.ladder import FeatureLadder
+from switchyard.serving.ledger import Ledger
 from switchyard.serving.lineup import Lineup, Standing
 from switchyard.serving.metrics import Sink, Uncounted
 from switchyard.serving.recent import Recent
@@ -39,12 +42,14 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[R]):
     """A request to decide. ``started`` is ``time.perf_counter()`` when its body had arrived, ``token`` 16
-    bytes that are this request's alone, also when it asks again after BUSY."""
+    bytes that are this request's alone, also when it asks again after BUSY, ``release`` who has to judge it
+    (None: the champion)."""
 
     request: R
     received_us: int
     started: float
     token: bytes
+    release: Scorer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class Engine(Generic[R]):
         self.domain = domain
         self.store = store
         self.journal = journal
+        self.ledger = Ledger(journal.folder)
         views = store.commands.views
         self.ladder = ladder or FeatureLadder(views, Recent(views), None)
         self.lineup = Lineup(Standing(release, previous))
@@ -107,9 +113,9 @@ class Engine(Generic[R]):
         firsts: dict[str, Asked[R]] = {}
         for a in asked:
             firsts.setdefault(a.request.transaction_id, a)
-        answers = dict(zip(firsts, await self._decide_distinct(list(firsts.values())), strict=True))
+        answers = await self._decide_held(firsts)
         return [
-            answers[a.request.transaction_id]
+            answers.get(a.request.transaction_id, BUSY)
             if a.request.digest == firsts[a.request.transaction_id].request.digest
             else conflict(a.request.transaction_id)
             for a in asked
@@ -120,7 +126,7 @@ class Engine(Generic[R]):
         answers = await self._settled_claims(taken)
         new = [t for t, answer in zip(taken, answers, strict=True) if answer is None]
         if new:
-            self.journal.append([t.record for t in new])
+            await self._journalled([t.record for t in new])
             replies = [StoredReply(t.claim[0], t.claim[2], t.answer) for t in new if t.claim]
             written = await self.store.write([e for t in new for e in t.appends], replies)
             if written.refused:
@@ -141,11 +147,33 @@ class Engine(Generic[R]):
         """Run all code of a release once. Raises what a broken one raises. Any thread may call."""
         ModelLadder(release, self.domain).warm_up()
 
+    def close(self) -> None:
+        """Close journal, ledger and stores; nothing may be waiting any more."""
+        self.journal.close()
+        self.ledger.close()
+        self.store.close()
+        self.ladder.close()
+
+    async def _decide_held(self, firsts: Mapping[str, Asked[R]]) -> dict[str, Answer | Busy]:
+        """The answers to those that nobody else on this host is deciding."""
+        held = [name for name in firsts if self.ledger.hold(name)]
+        try:
+            answers = await self._decide_distinct([firsts[name] for name in held]) if held else []
+            return dict(zip(held, answers, strict=True))
+        finally:
+            for name in held:
+                self.ledger.let_go(name)
+
     async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
         watch = Stopwatch()
         trip, rungs = await self._read(asked)
         watch.lap("read")
-        settled = [settled_by(c, a.request) for a, c in zip(asked, trip.claims, strict=True)]
+        requests = [a.request for a in asked]
+        before = remembered(self.ledger, requests, trip.claims, asked[0].received_us)
+        settled = [
+            answer or settled_by(claim, request)
+            for answer, claim, request in zip(before, trip.claims, requests, strict=True)
+        ]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
             decided = await self._decide_open(
@@ -161,16 +189,19 @@ class Engine(Generic[R]):
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
         watch.lap("features")
-        judgements = self.models.judge(requests, assembled.vectors, watch.within("reasons"))
+        judgements = self._judged(asked, assembled.vectors, watch.within("reasons"))
         watch.lap("score")
         degraded = _degraded(rungs, assembled.degraded, judgements)
         replies = [self._reply(*parts) for parts in zip(asked, judgements, degraded, strict=True)]
         vectors = assembled.vectors.tolist()
-        self.journal.append(
+        if rungs:
+            self.ledger.note_unsettled(request.transaction_id for request in requests)
+        await self._journalled(
             [
-                _decision_record(*parts)
+                _decision_record(*parts, trip.epoch)
                 for parts in zip(asked, replies, vectors, assembled.seen, strict=True)
-            ]
+            ],
+            [key_of_decision(reply.transaction_id, reply.decision_id) for reply in replies],
         )
         for request, reply in zip(requests, replies, strict=True):
             self._metrics.decided(reply, self.domain.stake(request))
@@ -186,6 +217,20 @@ class Engine(Generic[R]):
             kept(body, earlier, request)
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
+
+    def _judged(
+        self, asked: list[Asked[R]], vectors: Floats, explained: Callable[[float], None]
+    ) -> list[Judgement]:
+        """Each request judged by the release that it names, or by the champion."""
+        if all(a.release is None for a in asked):
+            return self.models.judge([a.request for a in asked], vectors, explained)
+        judged: dict[int, Judgement] = {}
+        for release in {id(a.release): a.release for a in asked}.values():
+            rows = [i for i, a in enumerate(asked) if a.release is release]
+            ladder = self.models if release is None else ModelLadder(release, self.domain)
+            requests = [asked[i].request for i in rows]
+            judged |= zip(rows, ladder.judge(requests, vectors[rows], explained), strict=True)
+        return [judged[i] for i in range(len(asked))]
 
     def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Rung]) -> Reply:
         return Reply(
@@ -242,6 +287,7 @@ class Engine(Generic[R]):
             written = await self._write_surely(events, replies)
         except StoreError as error:
             _log.warning("decided, but not in the online store: %s", error)
+            self.ledger.note_unsettled(request.transaction_id for request in requests)
             return None
         for words in written.refused:
             _log.warning("decided, but the online store refused a part: %s", words)
@@ -260,16 +306,25 @@ class Engine(Generic[R]):
         except StoreError:
             return await self.store.write(events, replies)
 
+    async def _journalled(
+        self, records: Sequence[Any], keys: Sequence[Key | None] | None = None
+    ) -> None:
+        """Written down, and if so set on the disk, without holding up the event loop."""
+        self.journal.write(records, keys)
+        if self.journal.fsync:
+            await asyncio.to_thread(self.journal.sync)
+
     def _journal_numbers(
         self, subjects: Sequence[tuple[Any, str, tuple[Append, ...]]], written: Written
     ) -> None:
         numbers = iter(written.numbers)
-        self.journal.append(
-            [
-                self.domain.appended(subject, kind, [next(numbers) or None for _ in events])
-                for subject, kind, events in subjects
-                if events
-            ]
+        records = [
+            self.domain.appended(subject, kind, [next(numbers) or None for _ in events])
+            for subject, kind, events in subjects
+            if events
+        ]
+        self.journal.write(
+            [{**record, "epoch": written.epoch} for record in records], [None] * len(records)
         )
 
     async def _settled_claims(self, taken: Sequence[Taken]) -> list[Answer | Busy | None]:
@@ -296,7 +351,11 @@ def rows_of(trip: Trip, rows: Sequence[int]) -> Trip:
 
 
 def _decision_record(
-    asked: Asked[Any], reply: Reply, vector: list[float], seen: Mapping[str, int | None]
+    asked: Asked[Any],
+    reply: Reply,
+    vector: list[float],
+    seen: Mapping[str, int | None],
+    epoch: str | None,
 ) -> dict[str, Any]:
     return {
         "type": "decision",
@@ -311,6 +370,7 @@ def _decision_record(
         "degraded": reply.degraded,
         "latency_ms": reply.latency_ms,
         "vector": vector,
+        "epoch": epoch,
         **seen,
     }
 

@@ -30,10 +30,18 @@ class HotStore:
     """The store at ``url``; connects on first use and again after a fault. One event loop at a time.
 
     All methods raise StoreError if the store is unreachable, takes longer than ``budget_s`` or answers
-    something that is not its protocol.
+    something that is not its protocol; trips also, with ``needs_epoch``, if it was emptied and is not filled yet.
     """
 
-    def __init__(self, url: str, commands: Commands, budget_s: float = BUDGET_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        commands: Commands,
+        budget_s: float = BUDGET_S,
+        *,
+        needs_epoch: bool = False,
+    ) -> None:
+        self._needs_epoch = needs_epoch
         self.url = url
         self.commands = commands
         self.budget_s = budget_s
@@ -43,12 +51,16 @@ class HotStore:
     async def read(self, wanted: Sequence[Wanted]) -> Trip:
         """Profiles, activity and claims of the transactions, and the views' marks, in one trip."""
         payload, replies = self.commands.read(wanted)
-        return read_trip(self.commands.views, wanted, await self._ask(payload, replies))
+        trip = read_trip(self.commands.views, wanted, await self._ask(payload, replies))
+        self._check_epoch(trip.epoch)
+        return trip
 
     async def write(self, appends: Sequence[Append], replies: Sequence[Reply] = ()) -> Written:
         """Append events to activities and store replies, in one trip. Safe to repeat as a whole."""
         payload, count = self.commands.write(appends, replies)
-        return read_written(len(appends), await self._ask(payload, count) if count else [])
+        written = read_written(len(appends), await self._ask(payload, count))
+        self._check_epoch(written.epoch)
+        return written
 
     async def ping(self) -> None:
         """Raise StoreError unless the store answers."""
@@ -66,6 +78,13 @@ class HotStore:
         if self._link is not None:
             self._link.drop(ConnectionAbortedError("closed"))
             self._link = None
+
+    def _check_epoch(self, epoch: str | None) -> None:
+        if self._needs_epoch and epoch is None:
+            raise StoreError(
+                f"the online store at {shown(self.url)} was emptied; it is used again once it is "
+                "filled from the journal"
+            )
 
     async def _ask(self, payload: bytes, replies: int) -> list[object]:
         loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 import numpy as np
 
@@ -57,8 +57,7 @@ class Scorer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """One vector judged. ``score`` is None where rules decided; ``release`` is the id of the one that really
     judged; ``degraded`` names the rungs stepped on, () where the champion decided and gave its reasons."""
 
@@ -72,8 +71,7 @@ class Judgement:
 class ModelLadder(Generic[R]):
     """Judges by the highest rung that works. Never raises, whatever a model does.
 
-    ``previous``: the previous champion, if it is loaded. ``withheld`` counts decisions whose reasons did not
-    come about or did not add up. ``clock`` is in monotonic seconds.
+    ``previous``: the previous champion, if it is loaded. ``clock`` is in monotonic seconds.
     """
 
     def __init__(
@@ -86,19 +84,18 @@ class ModelLadder(Generic[R]):
     ) -> None:
         self.champion = champion
         self.previous = previous
-        self.withheld = 0
         self._domain = domain
         self._said = SparseLog(_log, clock)
-        self._rungs = [_Model(champion, champion.score, (), Breaker("the champion", clock=clock))]
+        self._rungs = [_Model(champion, champion.score, (), Breaker("champion", clock=clock))]
         if previous is not None:
-            breaker = Breaker("the previous champion", clock=clock)
+            breaker = Breaker("previous_champion", clock=clock)
             self._rungs.append(_Model(previous, previous.score, ("previous_champion",), breaker))
         self._rungs.append(
             _Model(
                 champion,
                 champion.fallback_score,
                 ("fallback_logistic",),
-                Breaker("the logistic regression", clock=clock),
+                Breaker("fallback_logistic", clock=clock),
                 explains=False,
             )
         )
@@ -120,104 +117,95 @@ class ModelLadder(Generic[R]):
         self,
         requests: Sequence[R],
         vectors: Floats,
-        explained: Callable[[float], None] = lambda _seconds: None,
+        took: Callable[[float], None] = lambda _seconds: None,
     ) -> list[Judgement]:
         """Judge n requests by their vectors float64[n, k], in order.
 
-        ``explained`` is told the seconds that reasons took, where any were needed.
+        ``took`` is told the seconds that reasons took, where any were needed.
         """
-        judged: list[Judgement | None] = [None] * len(requests)
+        judged: dict[int, Judgement] = {}
+        rows = list(range(len(requests)))
         for model in self._rungs:
-            rows = [i for i, judgement in enumerate(judged) if judgement is None]
-            if not rows:
+            self._judge_by(model, rows, vectors, judged, took)
+            if len(judged) == len(requests):
                 break
-            self._judge_by(model, rows, vectors, judged, explained)
-        return [
-            judgement or self._by_rules(request)
-            for judgement, request in zip(judged, requests, strict=True)
-        ]
+            rows = [row for row in rows if row not in judged]
+        return [judged.get(row) or self._by_rules(request) for row, request in enumerate(requests)]
 
     def _judge_by(
         self,
         model: _Model,
         rows: list[int],
         vectors: Floats,
-        judged: list[Judgement | None],
-        explained: Callable[[float], None],
+        judged: dict[int, Judgement],
+        took: Callable[[float], None],
     ) -> None:
+        """Judge those of ``rows`` that the model gives a probability."""
         X = vectors if len(rows) == len(vectors) else vectors[rows]
-        scores = self._scores(model, X)
-        if scores is None:
-            return
-        decide = model.release.thresholds.decide
-        listed: list[float] = scores.tolist()
-        fit = [0.0 <= score <= 1.0 for score in listed]  # also false for NaN
-        decisions = [decide(s) if ok else "allow" for s, ok in zip(listed, fit, strict=True)]
-        stopped = [i for i, decision in enumerate(decisions) if decision != "allow"]
-        reasons: dict[int, list[Reason] | None] = {}
+        decide, release, rungs = model.release.thresholds.decide, model.release.id, model.rungs
+        stopped = []
+        for i, score in enumerate(self._scores(model, X)):
+            if not 0.0 <= score <= 1.0:  # also NaN
+                continue
+            decision = decide(score)
+            judged[rows[i]] = Judgement(score, decision, [], release, rungs)
+            if decision != "allow":
+                stopped.append(i)
         if stopped and model.explains:
             began = time.perf_counter()
-            reasons = self._reasons(model, X, scores, stopped)
-            explained(time.perf_counter() - began)
-        for i, row in enumerate(rows):
-            if not fit[i]:
-                continue
-            of_row = reasons.get(i, ())
-            degraded = model.rungs if of_row is not None else (*model.rungs, _NO_REASONS)
-            judged[row] = Judgement(
-                listed[i], decisions[i], list(of_row or ()), model.release.id, degraded
-            )
+            of_rows = [judged[rows[i]] for i in stopped]
+            explained = self._explained(model.release, X[stopped], of_rows)
+            judged.update(zip([rows[i] for i in stopped], explained, strict=True))
+            took(time.perf_counter() - began)
 
-    def _scores(self, model: _Model, X: Floats) -> Floats | None:
-        """float64[n], None if the model failed; of single rows it may be no probability."""
+    def _scores(self, model: _Model, X: Floats) -> list[float]:
+        """n scores, of which single ones may be no probability; none at all if the model failed."""
         if not model.breaker.allows():
-            return None
+            return []
         try:
-            scores = np.asarray(model.score(X), dtype=np.float64)
-            if scores.shape != (len(X),):
-                raise ReleaseError(f"{len(X)} rows got scores of shape {scores.shape}")
-            if not np.any((scores >= 0) & (scores <= 1)):
+            scores = model.score(X)
+            if np.shape(scores) != (len(X),):
+                raise ReleaseError(f"{len(X)} rows got scores of shape {np.shape(scores)}")
+            listed: list[float] = scores.tolist()
+            if not any(0.0 <= score <= 1.0 for score in listed):
                 raise ReleaseError("no score is a probability")
         except Exception as error:  # a model is foreign code; whatever it raises, a decision is due
             model.breaker.failed()
             self._said.error(
-                model.breaker.name, "%s of release %s can't score: %s: %s",
+                model.breaker.name, "the model '%s' of release %s can't score: %s: %s",
                 model.breaker.name, model.release.id, type(error).__name__, error,
             )  # fmt: skip
-            return None
+            return []
         model.breaker.succeeded()
-        return scores
+        return listed
 
-    def _reasons(
-        self, model: _Model, X: Floats, scores: Floats, stopped: list[int]
-    ) -> dict[int, list[Reason] | None]:
-        """Reasons of the rows ``stopped``, None where they are withheld."""
+    def _explained(
+        self, release: Scorer, X: Floats, judgements: list[Judgement]
+    ) -> list[Judgement]:
+        """The judgements with their reasons, or with 'no_reasons' where these are withheld."""
         try:
-            contributions = model.release.explain(X[stopped])
-            fine = [_adds_up(row, scores[i]) for row, i in zip(contributions, stopped, strict=True)]
-            reasons = {
-                i: self._domain.reasons(X[i], row) if ok else None
-                for i, row, ok in zip(stopped, contributions, fine, strict=True)
-            }
-            problem = "" if all(fine) else "the contributions do not sum to the score"
+            contributions = release.explain(X)
+            explained = [
+                judgement._replace(reasons=self._domain.reasons(vector, pushes))
+                if _adds_up(pushes, judgement.score)
+                else _unexplained(judgement)
+                for judgement, vector, pushes in zip(judgements, X, contributions, strict=True)
+            ]
+            problem = "contributions do not sum to the score"
         except Exception as error:  # the decision stands without its reasons
-            reasons = dict.fromkeys(stopped)
+            explained = [_unexplained(judgement) for judgement in judgements]
             problem = f"{type(error).__name__}: {error}"
-        if problem:
-            self.withheld += sum(of_row is None for of_row in reasons.values())
+        if any("no_reasons" in judgement.degraded for judgement in explained):
             self._said.error(
-                "reasons", "reasons of release %s are withheld: %s", model.release.id, problem
+                "reasons", "reasons of release %s are withheld: %s", release.id, problem
             )
-        return reasons
+        return explained
 
     def _by_rules(self, request: R) -> Judgement:
         ruling = self._domain.rule(request)
         return Judgement(
             None, ruling.decision, [ruling.reason], self.champion.id, ("fallback_rules",)
         )
-
-
-_NO_REASONS: Rung = "no_reasons"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +219,19 @@ class _Model:
     explains: bool = True
 
 
-def _adds_up(contributions: Floats, score: float) -> bool:
+def _unexplained(judgement: Judgement) -> Judgement:
+    return judgement._replace(degraded=(*judgement.degraded, "no_reasons"))
+
+
+def _adds_up(contributions: Floats, score: float | None) -> bool:
     """Whether contributions sum to the score's log-odds, as exactly as a score can tell them.
 
     >>> _adds_up(np.array([1.0, -1.0]), 0.5), _adds_up(np.array([1.0, -0.9]), 0.5)
     (True, False)
     """
-    if score in (0.0, 1.0):
-        return math.isfinite(contributions.sum())
+    total = float(contributions.sum())
+    if score is None or not 0.0 < score < 1.0:
+        return math.isfinite(total)
     log_odds = math.log(score) - math.log1p(-score)
     rounding = 4 * sys.float_info.epsilon / (score * (1 - score))
-    return bool(abs(contributions.sum() - log_odds) <= ADDITIVITY + rounding)
+    return abs(total - log_odds) <= ADDITIVITY + rounding

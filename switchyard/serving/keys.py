@@ -30,22 +30,26 @@ class ApiKeys:
         """Read the setting ``api_keys``. Raises SettingsError without repeating what may be a secret."""
         return cls(tuple(_pair(part.strip()) for part in (text or "").split(",") if part.strip()))
 
-    def check(self, authorization: bytes | None, role: Role) -> None:
-        """Raise RequestError 401 for a missing or unknown key, 403 for one of another role.
+    def check(self, authorization: bytes | None, role: Role | None) -> int:
+        """Which key it is, counted from 0; 0 as well for everybody where no keys are configured.
 
-        ``authorization`` is the header's value, ``Bearer <key>``. An admin may do everything.
+        ``authorization`` is the header's value, ``Bearer <key>``. An admin may do everything; for
+        ``role`` None any key will do. Raises RequestError 401 for a missing or unknown key, 403 for one
+        of another role.
         """
         if not self.hashed:
-            return
+            return 0
         scheme, _, key = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key:
             raise RequestError("an API key is needed: 'Authorization: Bearer <key>'", status=401)
         digest = hashlib.sha256(key.strip()).digest()
-        roles = {owner for owner, known in self.hashed if hmac.compare_digest(known, digest)}
+        same = [hmac.compare_digest(known, digest) for _, known in self.hashed]
+        roles = {owner for (owner, _), equal in zip(self.hashed, same, strict=True) if equal}
         if not roles:
             raise RequestError("the API key is not known here", status=401)
-        if not roles & {role, "admin"}:
+        if role is not None and not roles & {role, "admin"}:
             raise RequestError(f"the API key has no role '{role}'", status=403)
+        return same.index(True)  # a key with two roles stands twice; its first place counts it
 
     def refuse_open_address(self, host: str) -> None:
         """Raise SettingsError if ``host`` can be reached from elsewhere and no key is configured."""

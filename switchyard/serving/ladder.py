@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from contextlib import suppress
+from threading import Thread
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,19 +58,18 @@ class FeatureLadder:
         cold: ColdStore | None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        breaker: Breaker | None = None,
         cold_patience_s: float = COLD_PATIENCE_S,
     ) -> None:
-        self.breaker = breaker or Breaker("the online store", clock=clock)
-        self.cold_breaker = Breaker("the cold store", clock=clock)
+        self.breaker = Breaker("online_store", clock=clock)
+        self.cold_breaker = Breaker("cold_store", clock=clock)
         self.recent = recent
         self._views = views
         self._cold = cold
         self._clock = clock
         self._cold_patience_s = cold_patience_s
         self._marks: tuple[int, ...] = (MISSING,) * len(views)
+        self._epoch: str | None = None
         self._said = SparseLog(_log, clock)
-        self._pool = ThreadPoolExecutor(1, "cold-store")
         self._reading: asyncio.Future[list[ColdView]] | None = None
 
     def tries_store(self) -> bool:
@@ -80,6 +80,9 @@ class FeatureLadder:
         """The online store answered."""
         self.breaker.succeeded()
         self._marks = trip.synced_through
+        if trip.epoch != self._epoch:  # the store was filled anew: other numbers from here on
+            self.recent.clear()
+            self._epoch = trip.epoch
         self.recent.remember(wanted, trip, self._clock())
 
     def failed(self, error: StoreError) -> None:
@@ -89,7 +92,7 @@ class FeatureLadder:
 
     async def stand_in(self, wanted: Sequence[Wanted]) -> StandIn:
         """What is known of ``wanted`` without the online store; no claim was made."""
-        trip = _nothing(self._views, len(wanted), self._marks)
+        trip = _nothing(self._views, len(wanted), self._marks)._replace(epoch=self._epoch)
         rungs: list[Rung] = ["cached_features"] * len(wanted)
         missing = self._fill_from_recent(wanted, trip)
         if not any(missing):
@@ -102,9 +105,13 @@ class FeatureLadder:
                     rungs[i] = "cold_features" if synced else "default_features"
         return StandIn(trip._replace(synced_through=_oldest(self._marks, cold)), rungs)
 
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """One for each store."""
+        return self.breaker, self.cold_breaker
+
     def close(self) -> None:
         """Close the cold store, without waiting for it."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
         if self._cold is not None and (self._reading is None or self._reading.done()):
             self._cold.close()
 
@@ -143,18 +150,36 @@ class FeatureLadder:
         return found
 
     async def _in_time(self, cold: ColdStore, entities: list[list[str]]) -> list[ColdView]:
-        """One read at a time in a thread of its own; one that hangs holds up no later decision."""
+        """One read at a time in a thread of its own; one that hangs holds up neither decisions nor the exit."""
         if self._reading is not None and not self._reading.done():
             raise StoreError("the cold store has not answered the last question yet")
-        loop = asyncio.get_running_loop()
-        self._reading = loop.run_in_executor(self._pool, cold.read, entities)
-        self._reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._reading = _in_thread(lambda: cold.read(entities))
         done, _ = await asyncio.wait({self._reading}, timeout=self._cold_patience_s)
         if not done:
             raise StoreError(
                 f"the cold store took longer than {self._cold_patience_s * 1000:g} ms to answer"
             )
         return self._reading.result()
+
+
+def _in_thread(work: Callable[[], list[ColdView]]) -> asyncio.Future[list[ColdView]]:
+    """``work`` in a daemon thread: unlike an executor's it is not waited for when the process ends."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[list[ColdView]] = loop.create_future()
+
+    def tell(give: Callable[[Any], None], what: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(lambda: None if outcome.done() else give(what))
+
+    def run() -> None:
+        try:
+            tell(outcome.set_result, work())
+        except Exception as error:  # the thread's entry point: whoever waits gets it
+            tell(outcome.set_exception, error)
+
+    outcome.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard or not
+    Thread(target=run, name="cold-store", daemon=True).start()
+    return outcome
 
 
 def _nothing(views: tuple[View, ...], count: int, marks: tuple[int, ...]) -> Trip:

@@ -21,12 +21,11 @@ class Standing:
     previous: Scorer | None = None
     others: Mapping[str, Scorer] = field(default_factory=dict)
 
-    def find(self, release_id: str) -> Scorer | None:
-        """The loaded release of that id, None if it is not loaded."""
-        for release in (self.champion, self.previous):
-            if release is not None and release.id == release_id:
-                return release
-        return self.others.get(release_id)
+    @property
+    def loaded(self) -> dict[str, Scorer]:
+        """All of them, by id."""
+        named = (r for r in (self.champion, self.previous) if r is not None)
+        return {**self.others, **{release.id: release for release in named}}
 
 
 class Lineup:

@@ -114,6 +114,14 @@ COUNTED = (
 """Every family that workers count; ``observed`` has the others."""
 
 
+_FROM_THE_START: tuple[tuple[Family, tuple[str, ...]], ...] = (
+    *((DECISIONS, (decision, "champion")) for decision in ("allow", "review", "block")),
+    *((ANSWERS, ("/v1/predict", status)) for status in ("200", "500", "503")),
+    *((RELOADS, (outcome,)) for outcome in ("taken", "refused")),
+)
+"""Counters that are shown before they count: an increase from nothing is no increase to Prometheus."""
+
+
 class Sink(Protocol):
     """What the service tells of its work. Called on the event loop only."""
 
@@ -179,6 +187,8 @@ class Metrics:
         self._reads, self._misses = self._number(PROFILE_READS), self._number(PROFILE_MISSES)
         self._pauses = [self._histogram(GC_PAUSES, generation) for generation in "012"]
         self._longest_pause = self._number(GC_LONGEST)
+        for family, labels in _FROM_THE_START:
+            self._number(family, *labels)
         self._values[self._number(WORKERS)] = 1.0
         self.tick()
 
@@ -255,12 +265,6 @@ class Metrics:
         self._values[self._number(CPU)] = used[0]
         self._values[self._number(MEMORY)] = used[1]
         self._values[self._number(SERVED_SECONDS)] = time.monotonic() - self._began
-
-    def close(self) -> None:
-        """Count no more; what was counted stays in the file."""
-        self.tick()
-        self._values = memoryview(bytearray(len(self._values) * 8)).cast("d")
-        self._tally.close()
 
     def _number(self, family: Family, *values: str) -> int:
         return self._tally.slot(series(family, values))

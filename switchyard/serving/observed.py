@@ -1,7 +1,7 @@
 """Figures that are looked up when somebody asks for them: releases, journal, store memory, cost.
 
-Each function makes a source: calling it gives figures of this moment. Sources are called in a thread of
-their own and may touch disk or network. Not here: what is counted per decision (``metrics``).
+Each function makes a source: called with what was counted it gives figures of this moment. Sources are
+called in a thread of their own and may touch disk or network. Not here: what is counted per decision (``metrics``).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from switchyard.learning.drift import SCORE_EDGES
-from switchyard.serving.journal import segments
 from switchyard.serving.lineup import Lineup
 from switchyard.serving.metrics import (
     DECISIONS,
+    PROFILE_SYNCED,
     SERVED_SECONDS,
     Family,
     bin_names,
     series,
-    total_of,
 )
+from switchyard.serving.segments import opened_us, segments
 
 RELEASE = Family("switchyard_release_info", "gauge", "Releases that serve", ("release", "role"))
 REFERENCE = Family(
@@ -41,6 +41,12 @@ JOURNAL_LAG = Family(
     "gauge",
     "Age of the oldest segment that is not compacted into the lake",
 )
+PROFILE_AGE = Family(
+    "switchyard_profile_age_seconds",
+    "gauge",
+    "Age of the newest profiles, in event time",
+    ("view",),
+)
 STORE_UP = Family("switchyard_store_up", "gauge", "1 where the online store answers, else 0")
 STORE_MEMORY = Family(
     "switchyard_store_memory_bytes", "gauge", "Memory of the online store", ("of",)
@@ -52,7 +58,7 @@ COST = Family(
     "Price of the workers' hours for a thousand decisions, since the service started",
 )
 OBSERVED = (
-    RELEASE, REFERENCE, JOURNAL_BYTES, JOURNAL_LAG, STORE_UP, STORE_MEMORY, PRICE, COST,
+    RELEASE, REFERENCE, JOURNAL_BYTES, JOURNAL_LAG, PROFILE_AGE, STORE_UP, STORE_MEMORY, PRICE, COST,
 )  # fmt: skip
 STORE_PAUSE_S = 10.0
 """The store is asked for its memory at most so often."""
@@ -68,13 +74,15 @@ class Figure:
     value: float
 
 
-Source = Callable[[], Iterator[Figure]]
+Counted = Mapping[str, float]
+"""What all workers counted, by series (``metrics.total_of``)."""
+Source = Callable[[Counted], Iterator[Figure]]
 
 
 def releases(lineup: Lineup) -> Source:
     """Who is champion and who was before, and what the champion's scores looked like at its evaluation."""
 
-    def look() -> Iterator[Figure]:
+    def look(_counted: Counted) -> Iterator[Figure]:
         standing = lineup.standing
         for role, release in (("champion", standing.champion), ("previous", standing.previous)):
             if release is not None:
@@ -104,11 +112,11 @@ def journal(
     ``compacted`` gives the names of the segments that are in the lake.
     """
 
-    def look() -> Iterator[Figure]:
+    def look(_counted: Counted) -> Iterator[Figure]:
         files = segments(folder)
         yield Figure(JOURNAL_BYTES, (), float(sum(map(_size, files))))
         done = compacted()
-        opened = [_opened_s(file) for file in files if file.name not in done]
+        opened = [opened_us(file) / 1e6 for file in files if file.name not in done]
         yield Figure(JOURNAL_LAG, (), max(clock() - min(opened), 0.0) if opened else 0.0)
 
     return look
@@ -122,7 +130,7 @@ def store(url: str, clock: Callable[[], float] = time.monotonic) -> Source:
     known: list[Figure] = []
     asked = -STORE_PAUSE_S
 
-    def look() -> Iterator[Figure]:
+    def look(_counted: Counted) -> Iterator[Figure]:
         nonlocal known, asked
         if clock() - asked >= STORE_PAUSE_S:
             asked, known = clock(), _memory_of(url)
@@ -131,14 +139,25 @@ def store(url: str, clock: Callable[[], float] = time.monotonic) -> Source:
     return look
 
 
-def cost(folder: Path, price_per_hour: float) -> Source:
+def profiles(clock: Callable[[], float] = time.time) -> Source:
+    """How old the newest profiles are at ``clock`` (seconds since 1970), by view."""
+
+    def look(counted: Counted) -> Iterator[Figure]:
+        start = f"{PROFILE_SYNCED.name}\t"
+        for name, moment in counted.items():
+            if name.startswith(start):
+                yield Figure(PROFILE_AGE, (name.split("\t")[1],), clock() - moment)
+
+    return look
+
+
+def cost(price_per_hour: float) -> Source:
     """What a thousand decisions cost at ``price_per_hour`` for each worker; nothing without a price."""
 
-    def look() -> Iterator[Figure]:
+    def look(counted: Counted) -> Iterator[Figure]:
         if price_per_hour <= 0:
             return
         yield Figure(PRICE, (), price_per_hour)
-        counted = total_of(folder)
         decisions = sum(v for name, v in counted.items() if name.startswith(f"{DECISIONS.name}\t"))
         hours = counted.get(series(SERVED_SECONDS, ()), 0.0) / 3600
         if decisions:
@@ -161,11 +180,6 @@ def _memory_of(url: str) -> list[Figure]:
         Figure(STORE_MEMORY, ("used",), float(said["used_memory"])),
         Figure(STORE_MEMORY, ("max",), float(most)),
     ]
-
-
-def _opened_s(segment: Path) -> float:
-    """When a segment was opened, which its name says."""
-    return int(segment.name.partition("-")[0]) / 1e6
 
 
 def _size(file: Path) -> int:

@@ -80,8 +80,7 @@ class OnlineStore:
     ) -> Written:
         """Append events to activities and store replies, in one trip. Safe to repeat as a whole."""
         payload, count = self.commands.write(appends, replies)
-        answers = self._wire.ask(payload, count, timeout_s) if count else []
-        return read_written(len(appends), answers)
+        return read_written(len(appends), self._wire.ask(payload, count, timeout_s))
 
     # ------------------------------------------------------------ what syncs and restores write
 

@@ -1,7 +1,7 @@
 """The plan: which release decides, named in one small file of the home that all workers watch.
 
-It holds for the Bento that it was written for; another one, and one without a plan, begins with its own
-release. Here: the file. Not here: loading what it names (``reload``), what stands loaded (``lineup``).
+It holds for the Bento that it was written for; another one begins with its own release and keeps to what
+it serves, as one does without a plan. Here: the file. Not here: loading what it names (``reload``), what stands loaded (``lineup``).
 """
 
 from __future__ import annotations
@@ -54,6 +54,12 @@ def read_plan(home: Path) -> Plan | None:
             f"{plan_file(home)} can't be read as a plan: {error}; "
             "name a release again with `switchyard reload RELEASE`"
         ) from None
+
+
+def decides(home: Path, bento: str) -> str:
+    """The release that decides in a Bento by the plan. Raises ReleaseError if the plan can't be read."""
+    plan = read_plan(home)
+    return plan.champion if plan and plan.bento == bento else bento
 
 
 def stamp_of(home: Path) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from switchyard.serving.feast_format import MISSING, Ints, View
+from switchyard.serving.feast_format import Ints, View
 from switchyard.serving.trip import Trip, Wanted
 
 KEPT_S = 300.0
@@ -35,15 +35,12 @@ class Recent:
     """At most ``entities`` of each view; an activity takes 12 KiB at most, an ordinary one 1 or 2.
 
     Times are monotonic seconds, not the wall clock's: a jump of that must neither empty this nor keep it
-    alive. Remembering costs about half a microsecond per entity. ``asked`` and ``absent`` grow by view:
-    profiles that the store was asked for, and those that it did not have.
+    alive. Remembering costs about half a microsecond per entity.
     """
 
     def __init__(self, views: tuple[View, ...], entities: int = 20_000) -> None:
         self._kept: tuple[dict[str, _Kept], ...] = tuple({} for _ in views)
         self._most = entities
-        self.asked = [0] * len(views)
-        self.absent = [0] * len(views)
 
     def __len__(self) -> int:
         return sum(map(len, self._kept))
@@ -58,12 +55,9 @@ class Recent:
             moments = trip.available_at[v].tolist()
             width = len(raw) // (len(moments) or 1)
             for i in rows:
-                entity, moment = wanted[i].entities[v], moments[i]
+                entity = wanted[i].entities[v]
                 kept.pop(entity, None)  # so that it comes last, as the newest read
-                kept[entity] = now_s, moment, raw[i * width : (i + 1) * width], activity[i]
-                if moment == MISSING:
-                    self.absent[v] += 1
-            self.asked[v] += len(rows)
+                kept[entity] = now_s, moments[i], raw[i * width : (i + 1) * width], activity[i]
             while len(kept) > self._most:
                 del kept[next(iter(kept))]
 

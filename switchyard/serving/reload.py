@@ -95,7 +95,7 @@ class Reloader:
     def _named(self) -> Standing:
         plan = read_plan(self._home)
         if plan is None or plan.bento != self._own.id:
-            return Standing(self._own)
+            return self._lineup.standing
         champion = self._loaded(plan.champion)
         others = {} if champion is self._own else {self._own.id: self._own}
         return Standing(champion, self._predecessor(plan), others)
@@ -113,7 +113,7 @@ class Reloader:
     def _loaded(self, release_id: str) -> Scorer:
         if release_id == self._own.id:
             return self._own
-        return self._lineup.standing.find(release_id) or self._load(release_id)
+        return self._lineup.standing.loaded.get(release_id) or self._load(release_id)
 
     def _tell(self, stamp: int, refused: str | None) -> None:
         standing = self._lineup.standing

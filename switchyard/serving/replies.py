@@ -78,10 +78,16 @@ class ErrorReply(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes back over HTTP: a status and a JSON body."""
+    """What goes back over HTTP: a status, a body, and headers beyond those of every answer."""
 
     status: int
     body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    media: bytes = b"application/json"
+
+
+LONGEST_MESSAGE = 500
+"""Characters of an error's message: it may quote what was sent, which may be long."""
 
 
 encode = msgspec.json.Encoder().encode
@@ -94,7 +100,26 @@ def error_answer(error: RequestError) -> Answer:
     b'{"error":{"code":"unprocessable_entity","message":"amount must not be negative","field":"amount"}}'
     """
     code = _CODES.get(error.status) or HTTPStatus(error.status).name.lower()
-    return Answer(error.status, encode(ErrorReply(Error(code, str(error), error.field))))
+    shown = Error(code, bounded(str(error)), error.field and bounded(error.field))
+    later = error.retry_after_s
+    headers = _UNREAD if error.status in (408, 413, 415) else ()
+    if later is not None:
+        headers += ((b"retry-after", b"%d" % later),)
+    return Answer(error.status, encode(ErrorReply(shown)), headers)
 
 
+def bounded(text: str) -> str:
+    """``text``, its middle left out where it is longer than LONGEST_MESSAGE.
+
+    >>> len(bounded("x" * 9_000))
+    500
+    """
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    end = LONGEST_MESSAGE // 4
+    return f"{text[: LONGEST_MESSAGE - end - 5]} ... {text[-end:]}"
+
+
+_UNREAD: tuple[tuple[bytes, bytes], ...] = ((b"connection", b"close"),)
+"""For an answer to a body that was not read to its end: nothing that follows it can be understood."""
 _CODES = {400: "not_json", 409: "conflict", 413: "body_too_large", 422: "unprocessable_entity"}

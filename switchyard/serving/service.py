@@ -13,14 +13,17 @@ from typing import Any, Protocol, TypeVar
 
 from switchyard.errors import RequestError, SwitchyardError
 from switchyard.serving.batching import Batcher
-from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split
+from switchyard.serving.breaker import Breaker
+from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split, weight
 from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.commands import LEASE_MS
 from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import FAILURES, Post, refused
 from switchyard.serving.ids import unique_tokens
+from switchyard.serving.judging import Scorer
 from switchyard.serving.metrics import Sink, Uncounted
+from switchyard.serving.releases import asked_for
 from switchyard.serving.replies import Answer, encode
 
 POLL_S = 0.02
@@ -68,9 +71,13 @@ class DecisionService:
 
     async def predict(self, body: bytes) -> Answer:
         """Decide a transaction. Raises RequestError, JournalError."""
-        started, now_us = time.perf_counter(), self._clock()
-        transaction = self._reader.transaction(body, now_us)
-        return await self._answer(Asked(transaction, now_us, started, self._new_token()))
+        return await self._predict(body, None)
+
+    async def predict_by(self, body: bytes, query: bytes) -> Answer:
+        """:meth:`predict` by the release that the query names. Raises RequestError 404 if it is not loaded."""
+        standing = self.engine.lineup.standing
+        release = asked_for(standing.loaded, query, standing.champion)
+        return await self._predict(body, None if release is standing.champion else release)
 
     async def bulk(self, body: bytes) -> Answer:
         """Decide up to ``bulk.MOST`` transactions, each as if alone. Raises RequestError for the whole."""
@@ -91,18 +98,26 @@ class DecisionService:
     def routes(self) -> tuple[Post, ...]:
         """Every path that takes a POST."""
         return (
-            Post("/v1/predict", self.predict, "score"),
-            Post("/v1/predict/bulk", self.bulk, "score", MAX_BULK_BYTES),
+            Post("/v1/predict", self.predict, "score", asked=self.predict_by),
+            Post("/v1/predict/bulk", self.bulk, "score", MAX_BULK_BYTES, weight=weight),
             Post("/v1/explain", self.explain, "explain"),
             Post("/v1/events", self.event, "score"),
             Post("/v1/labels", self.label, "label"),
         )
 
+    def breakers(self) -> tuple[Breaker, ...]:
+        """What is left alone while it fails: stores, and the models that stand now."""
+        return *self.engine.ladder.breakers, *self.engine.models.breakers
+
     def close(self) -> None:
-        """Close journal and stores; nothing may be waiting any more."""
-        self.engine.journal.close()
-        self.engine.store.close()
-        self.engine.ladder.close()
+        """Close all that is open; nothing may be waiting any more."""
+        self.engine.close()
+
+    async def _predict(self, body: bytes, release: Scorer | None) -> Answer:
+        started, now_us = time.perf_counter(), self._clock()
+        transaction = self._reader.transaction(body, now_us)
+        asked = Asked(transaction, now_us, started, self._new_token(), release)
+        return await self._answer(asked)
 
     async def _predicted(self, body: bytes) -> Answer:
         try:

@@ -52,6 +52,7 @@ class Trip(NamedTuple):
     ``available_at``: int64[n], microseconds, MISSING for an absent profile. ``activity``: n blobs, b"" for
     none. ``synced_through``: newest available_at whose sync is complete, MISSING for none. ``damaged``:
     the transactions for which something unreadable was stored; it reads as absent, a claim as 'lapsed'.
+    ``epoch``: since when the store's numbers count, None if it was never filled or was emptied.
     """
 
     profiles: tuple[Ints, ...]
@@ -60,6 +61,7 @@ class Trip(NamedTuple):
     claims: list[Claimed | None]
     synced_through: tuple[int, ...]
     damaged: frozenset[int]
+    epoch: str | None = None
 
 
 class Append(NamedTuple):
@@ -83,12 +85,14 @@ class Written(NamedTuple):
 
     ``numbers``: each append's sequence number (the old one if the event was there), 0 where refused.
     ``earlier``: for each reply the one that was stored before and stays, else None. ``refused``: the
-    store's words for what it did not take (something else lies under that key).
+    store's words for what it did not take (something else lies under that key). ``epoch``: whose numbers
+    these are, as in a Trip.
     """
 
     numbers: list[int]
     earlier: list[Claimed | None]
     refused: tuple[str, ...]
+    epoch: str | None = None
 
 
 def fit(replies: list[object]) -> list[object]:
@@ -104,8 +108,9 @@ _OF_ONE_KEY = ("WRONGTYPE", "ERR")
 
 def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[object]) -> Trip:
     """The replies of one read: for each transaction a profile and a blob per view, then its claim, if it
-    made one; at the end one mark per view."""
-    answers = iter(fit(replies))
+    made one; at the end one mark per view, and the epoch."""
+    *rest, epoch = fit(replies)
+    answers = iter(rest)
     rows: list[list[list[int]]] = [[] for _ in views]
     times: list[list[int]] = [[] for _ in views]
     activity: list[list[bytes]] = [[] for _ in views]
@@ -135,17 +140,19 @@ def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[o
         claims,
         tuple(mark_of(mark) for mark in answers),
         frozenset(damaged),
+        epoch_of(epoch),
     )
 
 
 def read_written(appends: int, replies: list[object]) -> Written:
-    """The replies of one write: a number for each append, then one reply for each reply to keep."""
-    answers = fit(replies)
+    """The replies of one write: a number for each append, one reply for each reply to keep, the epoch."""
+    *answers, epoch = fit(replies)
     numbers, stored = answers[:appends], answers[appends:]
     return Written(
         [number if isinstance(number, int) else 0 for number in numbers],
         [claimed(held) if isinstance(held, bytes) else None for held in stored],
         tuple(str(answer) for answer in answers if isinstance(answer, Exception)),
+        epoch_of(epoch),
     )
 
 
@@ -179,3 +186,8 @@ def mark_of(answer: object) -> int:
         return MISSING if answer is None else int(answer)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         raise StoreError(f"the online store holds {answer!r} where a time should be") from None
+
+
+def epoch_of(answer: object) -> str | None:
+    """The stored epoch, None for none or for what is no text."""
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else None

@@ -24,7 +24,7 @@ from switchyard.lake import Lake
 from switchyard.learning.release import Release
 from switchyard.serving import valkey
 from switchyard.serving.domain import Assembled
-from switchyard.serving.journal import read_journal
+from switchyard.serving.segments import read_journal
 from switchyard.serving.trip import Trip
 from tests.contracts.test_served_parity import make_engine, serve, store_of
 from tests.releases import make_release

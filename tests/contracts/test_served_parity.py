@@ -31,9 +31,10 @@ from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
-from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.journal import Journal
 from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
+from switchyard.serving.segments import read_journal
 from tests import loops
 from tests.releases import make_release
 from tests.streams import Row, land, streams

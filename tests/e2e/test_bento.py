@@ -24,7 +24,8 @@ from bentos.fraud.build import build_bento, built_from, source_hash
 from switchyard.errors import ReleaseError
 from switchyard.fraud.columns import FEATURES
 from switchyard.serving import valkey
-from switchyard.serving.journal import find_decision, read_journal
+from switchyard.serving.decided import DecidedIndex
+from switchyard.serving.segments import read_journal
 from tests.homes import free_port
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
@@ -176,7 +177,7 @@ def test_a_decision_is_in_the_journal_when_its_reply_arrives(served: Served) -> 
     answer = served.client.post("/v1/predict", json=make_body("first"))
 
     reply = answer.json()
-    record = find_decision(served.journal, decision_id=reply["decision_id"])
+    record = DecidedIndex(served.journal).newest(decision_id=reply["decision_id"])
     assert answer.status_code == 200
     assert record is not None
     assert {name: record[name] for name in ("score", "decision", "release")} == {
@@ -249,7 +250,7 @@ def test_an_unknown_card_gets_the_defaults(served: Served) -> None:
 
     reply = served.client.post("/v1/predict", json=body).json()
 
-    record = find_decision(served.journal, decision_id=reply["decision_id"])
+    record = DecidedIndex(served.journal).newest(decision_id=reply["decision_id"])
     assert record is not None
     assert reply["degraded"] == []
     for column, value in zip(FEATURES, record["vector"], strict=True):
@@ -286,7 +287,7 @@ def test_an_event_and_a_verdict_count_in_the_next_decision(served: Served) -> No
     verdict = served.client.post("/v1/labels", json=label)
     reply = served.client.post("/v1/predict", json=make_body("next", **keys)).json()
 
-    record = find_decision(served.journal, decision_id=reply["decision_id"])
+    record = DecidedIndex(served.journal).newest(decision_id=reply["decision_id"])
     assert record is not None
     vector = {c.name: v for c, v in zip(FEATURES, record["vector"], strict=True)}
     assert (event.status_code, verdict.status_code) == (200, 200)
@@ -300,6 +301,8 @@ def test_health_and_metrics_answer_and_a_wrong_method_is_refused(served: Served)
 
     assert served.client.get("/livez").status_code == 200
     assert re.search(r'switchyard_answers_total\{route="/v1/predict",status="409"\} 1', metrics)
+    for of in ("online_store", "cold_store", "champion", "fallback_logistic"):
+        assert re.search(rf'switchyard_breaker_state\{{of="{of}"\}} 0', metrics)
     assert 'switchyard_decisions_total{decision="block",variant="champion"} 1.0' in metrics
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
 

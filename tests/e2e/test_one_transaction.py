@@ -36,7 +36,7 @@ from switchyard.fraud.sync import sync_activity
 from switchyard.learning.gates import PASSED
 from switchyard.learning.release import check_release, load_release
 from switchyard.serving import valkey
-from switchyard.serving.journal import find_decision
+from switchyard.serving.decided import DecidedIndex
 from tests.homes import Home, in_home, midnight
 
 Row = dict[str, Any]
@@ -209,7 +209,7 @@ def test_publishing_the_same_again_changes_neither_version_nor_service(served_ho
 def test_the_service_decides_on_exactly_the_vector_that_training_would_have_seen(
     served_home: Home, transaction: pa.Table, reply: Row
 ) -> None:
-    record = find_decision(served_home.settings.journal, decision_id=reply["decision_id"])
+    record = DecidedIndex(served_home.settings.journal).newest(decision_id=reply["decision_id"])
 
     assert record is not None
     served = np.array(record["vector"], np.float64)  # null becomes NaN

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -22,16 +24,18 @@ from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_
 from switchyard.fraud.requests import Parser, Transaction
 from switchyard.learning.models import LogisticRegression
 from switchyard.learning.release import Release
+from switchyard.serving import valkey
 from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
-from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.journal import Journal
 from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.recent import Recent
 from switchyard.serving.replies import Answer
+from switchyard.serving.segments import read_journal
 from switchyard.serving.trip import Append, Claim, Trip, Wanted
 from tests import loops
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
@@ -159,6 +163,7 @@ def test_a_decision_stands_in_the_journal_with_all_that_it_saw(
             "transaction_id": "t1",
             "customer_seq": 1,
             "terminal_seq": 1,
+            "epoch": None,
         }
     ]
 
@@ -461,6 +466,31 @@ def test_a_store_that_fails_five_times_is_not_asked_for_a_while(
     assert back["degraded"] == []
 
 
+def test_a_frozen_store_is_stood_in_for_and_taken_back_when_it_thaws(
+    make_engine: Callable[..., Engine[Transaction]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("frozen")
+    clock = [0.0]
+    ladder = FeatureLadder(VIEWS, Recent(VIEWS), None, clock=lambda: clock[0])
+    store = HotStore(valkey.start(home), Commands("frozen", VIEWS), budget_s=0.5)
+    engine = make_engine(store=store, ladder=ladder)
+    decide(engine, make_transaction(1))
+    pid = int((home / "valkey" / "valkey.pid").read_text())
+    store.budget_s = 0.01
+
+    os.kill(pid, signal.SIGSTOP)
+    frozen = [decide(engine, make_transaction(n))[0]["degraded"] for n in range(2, 9)]
+    left_alone = ladder.breaker.state
+    os.kill(pid, signal.SIGCONT)
+    clock[0], store.budget_s = 2.0, 0.5
+    (thawed,) = decide(engine, make_transaction(9))
+    valkey.stop(home)
+
+    assert frozen == [["cached_features"]] * 7
+    assert left_alone == "open"
+    assert (thawed["degraded"], ladder.breaker.state) == ([], "closed")
+
+
 def test_the_reply_names_the_release_that_really_decided(
     make_engine: Callable[..., Engine[Transaction]], release: Release, tmp_path: Path
 ) -> None:
@@ -546,7 +576,7 @@ def test_what_cannot_be_journalled_is_not_decided(
     (tmp_path / "in the way").write_text("")
     engine = make_engine(journal=Journal(tmp_path / "in the way" / "journal"))
 
-    with pytest.raises(JournalError, match="can't be written"):
+    with pytest.raises(JournalError, match=r"can't be used.*free space or mend the folder"):
         run(engine, make_transaction())
 
     assert kept_events(store) == []

@@ -8,7 +8,9 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchyard.errors import JournalError
-from switchyard.serving.journal import (
-    Journal,
+from switchyard.serving.decided import DecidedIndex
+from switchyard.serving.journal import Journal
+from switchyard.serving.segments import (
     TornTail,
-    find_decision,
+    closed_segment,
     frame,
     read_journal,
     segments,
@@ -129,11 +132,11 @@ def test_a_decision_is_found_by_its_id_and_an_unknown_one_is_none(journal: Journ
     journal.append([{"type": "decision", "decision_id": f"d{n}", "n": n} for n in range(5)])
     journal.append([{"type": "appended", "transaction_id": "d3"}])
 
-    found = find_decision(journal.folder, decision_id="d3")
+    found = DecidedIndex(journal.folder).newest(decision_id="d3")
 
     assert found is not None
     assert found["n"] == 3
-    assert find_decision(journal.folder, decision_id="d9") is None
+    assert DecidedIndex(journal.folder).newest(decision_id="d9") is None
 
 
 def test_of_a_transaction_the_newest_decision_is_found(tmp_path: Path) -> None:
@@ -142,11 +145,11 @@ def test_of_a_transaction_the_newest_decision_is_found(tmp_path: Path) -> None:
             transaction = {"transaction_id": "t", "customer_id": "t2"}
             journal.append([{"type": "decision", "n": n, "transaction": transaction}])
 
-    found = find_decision(tmp_path, transaction_id="t")
+    found = DecidedIndex(tmp_path).newest(transaction_id="t")
 
     assert found is not None
     assert found["n"] == 1
-    assert find_decision(tmp_path, transaction_id="t2") is None
+    assert DecidedIndex(tmp_path).newest(transaction_id="t2") is None
 
 
 def test_an_empty_or_missing_folder_holds_no_records(tmp_path: Path) -> None:
@@ -210,3 +213,192 @@ def test_acknowledged_records_survive_a_kill_of_the_process(tmp_path: Path) -> N
         writer.send_signal(signal.SIGKILL)
 
     assert max(r["n"] for r in read_journal(tmp_path)) >= acknowledged
+
+
+# ---------------------------------------------------------------- rotation, room, policies
+
+
+def test_a_segment_is_closed_by_age_and_the_next_record_opens_another(tmp_path: Path) -> None:
+    now = [1_700_000_000_000_000]
+    journal = Journal(tmp_path, clock=lambda: now[0], segment_seconds=60)
+    journal.append([{"type": "event", "n": 0}])
+    now[0] += 59_000_000
+    journal.append([{"type": "event", "n": 1}])
+    now[0] += 1_000_000
+
+    journal.append([{"type": "event", "n": 2}])
+    journal.close()
+
+    assert [len(list(unframed(s))) for s in segments(tmp_path)] == [2, 1]
+
+
+def test_an_idle_segment_is_closed_once_its_time_is_over(tmp_path: Path) -> None:
+    now = [1_700_000_000_000_000]
+    journal = Journal(tmp_path, clock=lambda: now[0], segment_seconds=60)
+    journal.append([{"type": "event", "n": 0}])
+
+    journal.close_aged()
+    (segment,) = segments(tmp_path)
+    with closed_segment(segment) as descriptor:
+        assert descriptor is None
+    now[0] += 60_000_000
+    journal.close_aged()
+    journal.close()
+
+    with closed_segment(segment) as descriptor:
+        assert descriptor is not None
+
+
+def test_records_that_are_encoded_already_are_written_as_they_are(journal: Journal) -> None:
+    journal.append([b'{"type":"event","n":1.50}', {"type": "event", "n": 2}])
+
+    content = segments(journal.folder)[0].read_bytes()
+
+    assert b'{"type":"event","n":1.50}\n' in content
+    assert [r["n"] for r in read_journal(journal.folder)] == [1.5, 2]
+
+
+def test_a_full_allowance_refuses_names_its_setting_and_ends_when_segments_go(
+    tmp_path: Path,
+) -> None:
+    filler = {"type": "event", "filler": "x" * 5_000}
+    journal = Journal(tmp_path, clock=ticking(), segment_bytes=20_000, max_bytes=200_000)
+    assert journal.writable()
+
+    with pytest.raises(JournalError, match=r"of at most 200,000 \(setting 'journal_max_bytes'\)"):
+        append_often(journal, filler, times=100)
+
+    assert "journal_max_bytes" in str(journal.trouble())
+    assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= 200_000
+    written = len(list(read_journal(tmp_path)))
+    for segment in segments(tmp_path)[:-1]:
+        segment.unlink()
+    until(journal.writable)
+    journal.append([filler])
+    assert written > len(list(read_journal(tmp_path))) > 1
+
+
+def test_a_disk_with_less_free_than_is_to_stay_free_takes_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, clock=ticking(), min_free_bytes=1 << 60)
+
+    with pytest.raises(JournalError, match="setting 'journal_min_free_bytes'"):
+        journal.append([{"type": "event"}])
+
+    assert not journal.writable()
+    assert segments(tmp_path) == []
+
+
+FULL_DISK = """
+import os, pathlib, resource, signal, sys, time
+from switchyard.errors import JournalError
+from switchyard.serving.decided import DecidedIndex
+from switchyard.serving.journal import Journal
+from switchyard.serving.segments import read_journal
+
+folder, how = pathlib.Path(sys.argv[1]), sys.argv[2]
+ballast = folder / "ballast"
+
+
+def fill():
+    if how == "tmpfs":  # down to the last page
+        file = os.open(ballast, os.O_WRONLY | os.O_CREAT)
+        try:
+            while True:
+                os.write(file, bytes(4096))
+        except OSError:
+            os.close(file)
+    else:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+
+def free():
+    if how == "tmpfs":
+        ballast.unlink()
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+journal, torn, written = Journal(folder / "journal"), [], 0
+
+
+def batch(n):
+    return [
+        {"type": "decision", "decision_id": f"d{n}-{i}", "filler": "x" * 900,
+         "transaction": {"transaction_id": f"t{n}-{i}"}}
+        for i in range(8)
+    ]
+
+
+journal.append(batch(0))
+fill()
+try:
+    while True:
+        written += 1
+        journal.append(batch(written))
+except JournalError as error:
+    assert "free space or mend the folder" in str(error), error
+assert not journal.writable(), "said to be writable on a full disk"
+records = list(read_journal(folder / "journal", torn.append))
+assert len(records) == 8 * written, (len(records), written)
+assert torn == [], torn
+free()
+deadline = time.monotonic() + 10
+while not journal.writable():
+    assert time.monotonic() < deadline, "still not writable"
+    time.sleep(0.05)
+journal.append(batch(-1))
+found = DecidedIndex(folder / "journal")
+for record in [*records, *batch(-1)]:
+    assert found.newest(decision_id=record["decision_id"]) == record, record
+assert found.newest(decision_id=f"d{written}-0") is None, "the refused one is found"
+print("as it should be")
+"""
+
+
+def test_a_really_full_disk_leaves_no_half_record_and_writing_goes_on_once_it_has_room(
+    tmp_path: Path,
+) -> None:
+    """A small tmpfs of its own where mounting is allowed, else the kernel's limit on a file's size."""
+    program = tmp_path / "full_disk.py"
+    program.write_text(FULL_DISK)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=300k tmpfs {disk}"
+    can_mount = subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode
+    command = f"{sys.executable} {program} {disk}"
+    ran = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mount} && {command} tmpfs"]
+        if can_mount == 0
+        else ["sh", "-c", f"{command} limit"],
+        capture_output=True,
+        text=True,
+    )
+
+    assert (ran.stdout, ran.stderr) == ("as it should be\n", "")
+
+
+def test_with_fsync_a_batch_is_written_at_once_and_synced_when_asked(tmp_path: Path) -> None:
+    """What can be seen of it: the sync runs in another thread, and nothing is written twice."""
+    journal = Journal(tmp_path, clock=ticking(), fsync=True)
+    journal.write([{"type": "event", "n": 0}])
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(journal.sync).result()
+    journal.close()
+
+    assert [r["n"] for r in read_journal(tmp_path)] == [0]
+
+
+def unframed(segment: Path) -> Iterator[Any]:
+    for line in segment.read_bytes().splitlines():
+        yield unframe(line)
+
+
+def append_often(journal: Journal, record: Any, times: int) -> None:
+    for _ in range(times):
+        journal.append([record])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.02)

@@ -293,24 +293,17 @@ def test_what_could_not_be_read_is_not_kept(store: OnlineStore, store_url: str) 
 
     assert recent.recall(0, "damaged", 0.0) is None
     assert recent.recall(0, "fine", 0.0) is not None
-    assert recent.asked == [1, 1]
 
 
-def test_profiles_that_are_not_there_are_counted(store: OnlineStore) -> None:
-    write(store, 10)
-    recent = Recent(VIEWS, 10)
-    wanted = [Wanted(("c", "s")), Wanted(("unknown", "s"))]
-
-    recent.remember(wanted, store.read(wanted), 0.0)
-
-    assert (recent.asked, recent.absent) == ([2, 2], [1, 0])
-
-
-def test_after_a_loss_of_the_store_everything_can_be_forgotten(
+def test_from_a_store_that_was_filled_anew_on_nothing_read_before_serves(
     ladder: FeatureLadder, store: OnlineStore
 ) -> None:
     read(ladder, store, WANTED)
+    before = stand_in(ladder).rungs
+    elsewhere = [Wanted(("other", "other"))]
 
-    ladder.recent.clear()
+    ladder.took(elsewhere, store.read(elsewhere)._replace(epoch="the next"))
 
-    assert stand_in(ladder).rungs == ["default_features"]
+    found = stand_in(ladder)
+    assert (before, found.rungs) == (["cached_features"], ["default_features"])
+    assert found.trip.epoch == "the next"

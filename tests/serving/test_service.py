@@ -15,15 +15,15 @@ import pytest
 from switchyard.errors import JournalError, RequestError, StoreError
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader
-from switchyard.fraud.openapi import document
 from switchyard.fraud.requests import Parser
 from switchyard.learning.release import Release
 from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Engine
 from switchyard.serving.hot_store import HotStore
-from switchyard.serving.journal import Journal, read_journal
+from switchyard.serving.journal import Journal
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
+from switchyard.serving.segments import read_journal
 from switchyard.serving.service import DecisionService
 from switchyard.serving.trip import Claim, Wanted
 from tests import loops
@@ -264,9 +264,3 @@ def test_what_cannot_be_answered_is_refused(
         asyncio.run(handle(sent))
 
     assert caught.value.status == status
-
-
-def test_every_path_is_in_the_openapi_document(
-    make_service: Callable[..., DecisionService],
-) -> None:
-    assert [post.path for post in make_service().routes()] == list(document()["paths"])

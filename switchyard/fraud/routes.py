@@ -1,0 +1,76 @@
+"""Every path of the fraud decision service, with who may call it, as one table of ASGI applications.
+
+Here: paths, roles and bounds, from a home's settings. Not here: what a path does, the OpenAPI document's words
+(``openapi``), the server that carries it (``bentos.fraud``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from switchyard.fraud.batch_job import job_api_of
+from switchyard.fraud.openapi import document
+from switchyard.serving.deadlines import BodyDeadline
+from switchyard.serving.exposition import CONTENT_TYPE
+from switchyard.serving.http import Answered, Application, Bounds, Endpoint, Get, Lookup, Post
+from switchyard.serving.keys import ApiKeys
+from switchyard.serving.limits import RateLimit, Room, rate_for
+from switchyard.serving.replies import Answer, encode
+from switchyard.serving.service import DecisionService
+from switchyard.settings import Settings
+
+T = TypeVar("T")
+METRICS = CONTENT_TYPE.encode()
+
+
+def routes_of(
+    settings: Settings,
+    service: DecisionService,
+    release_folder: Path,
+    scrape: Callable[[], bytes],
+    answered: Answered,
+) -> dict[str, Application]:
+    """Applications by path (``front.Front`` says what a path is). Takes up batch jobs that were left.
+
+    ``release_folder`` is the release that the service came with, ``scrape`` gives its figures.
+    """
+    keys = ApiKeys.parse(settings.api_keys)
+    jobs = job_api_of(settings, release_folder, lambda: service.engine.lineup.champion.id)
+    jobs.wake()
+    posts = (*service.routes(), Post("/v1/batch_predict", _threaded(jobs.submit), "score"))
+    gets = (
+        Get("/v1/jobs/", _threaded(jobs.status), "score"),
+        Get("/metrics", _threaded(lambda _part: Answer(200, scrape(), media=METRICS))),
+        Get("/openapi.json", _always(Answer(200, encode(document()))), secret=False),
+    )
+    bounds = Bounds(Room(settings.max_waiting), BodyDeadline(time.monotonic), _rate(settings, keys))
+    return {
+        **{post.path: Endpoint(post, keys, answered, bounds=bounds) for post in posts},
+        **{get.path: Lookup(get, keys, answered, bounds.rate) for get in gets},
+    }
+
+
+def _rate(settings: Settings, keys: ApiKeys) -> RateLimit | None:
+    rate = rate_for(settings.rate_limit_per_s, len(keys.hashed))
+    if not rate:
+        return None
+    same = hashlib.sha256((settings.api_keys or "").encode()).hexdigest()[:16]
+    folder = settings.home / "limits" / same  # who has the same keys counts them together
+    return RateLimit(folder, rate, max(1, len(keys.hashed)), time.time)
+
+
+def _threaded(answer: Callable[[T], Answer]) -> Callable[[T], Awaitable[Answer]]:
+    """What waits for files, beside the event loop."""
+    return lambda asked: asyncio.to_thread(answer, asked)
+
+
+def _always(answer: Answer) -> Callable[[str], Awaitable[Answer]]:
+    async def give(_part: str) -> Answer:
+        return answer
+
+    return give

@@ -1,0 +1,113 @@
+"""``POST /v1/batch_predict`` and ``GET /v1/jobs/{job_id}``: bodies in, answers out; both touch files alone, so
+they run in a thread. Not here: the queue itself (``jobs``), what a job does (the use case's module).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from switchyard.errors import RequestError
+from switchyard.learning.release import MANIFEST
+from switchyard.serving.jobs import Jobs
+from switchyard.serving.places import allowed_path
+from switchyard.serving.reading import read
+from switchyard.serving.releases import checked_id
+from switchyard.serving.replies import Answer, encode
+
+Uri = Annotated[str, msgspec.Meta(min_length=1, max_length=2_048)]
+_NAMED = 10
+"""Releases named in a refusal, at most."""
+
+
+class JobBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Score every row of ``input_uri`` (a Parquet file or a folder of them) into the file ``output_uri``.
+
+    Without ``release`` the one that decides now does it.
+    """
+
+    input_uri: Uri
+    output_uri: Uri
+    release: str | None = None
+
+
+class JobAccepted(msgspec.Struct, frozen=True):
+    """Ask ``GET /v1/jobs/{job_id}`` how far it is."""
+
+    job_id: str
+
+
+_decode = msgspec.json.Decoder(JobBody).decode
+
+
+class JobApi:
+    """Answers for the jobs of one home.
+
+    ``releases`` is the release store, ``own`` a release that is at hand beside it, ``champion`` tells which
+    decides now; ``launch`` starts a process that does what waits.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        *,
+        roots: Sequence[Path],
+        releases: Path,
+        own: tuple[str, Path],
+        champion: Callable[[], str],
+        launch: Callable[[], None],
+    ) -> None:
+        self._jobs, self._roots, self._releases = jobs, roots, releases
+        self._own, self._champion, self._launch = own, champion, launch
+
+    def submit(self, body: bytes) -> Answer:
+        """202 with the job's id. Raises RequestError: 403 for a path that is not allowed, 404 for a release
+        that is not there, 422 for what is wrong with the body, 503 if too many jobs wait."""
+        asked = read(_decode, body)
+        source = allowed_path(asked.input_uri, self._roots, "input_uri")
+        output = allowed_path(asked.output_uri, self._roots, "output_uri")
+        _check(source, output)
+        release, folder = self._release(asked.release)
+        job_id = self._jobs.submit(source.as_uri(), output.as_uri(), release, folder)
+        self.wake()
+        return Answer(202, encode(JobAccepted(job_id)))
+
+    def status(self, job_id: str) -> Answer:
+        """200 with how far it is. Raises RequestError 404."""
+        status = self._jobs.status(job_id)
+        if status.status == "queued":
+            self.wake()
+        return Answer(200, encode(status))
+
+    def wake(self) -> None:
+        """Have what waits done, if nothing does it: after a kill, or a start of the machine."""
+        self._jobs.attend(self._launch)
+
+    def _release(self, named: str | None) -> tuple[str, Path]:
+        release = checked_id(named) if named is not None else self._champion()
+        kept = self._releases / release
+        if (kept / MANIFEST).is_file():
+            return release, kept
+        if release == self._own[0]:
+            return self._own
+        there = sorted(p.parent.name for p in self._releases.glob(f"*/{MANIFEST}"))
+        more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
+        raise RequestError(
+            f"there is no release {release} in the store; there are {', '.join(there[:_NAMED])}{more}",
+            status=404,
+            field="release",
+        )
+
+
+def _check(source: Path, output: Path) -> None:
+    if not source.exists():
+        raise RequestError(f"input_uri: there is nothing at {source}", field="input_uri")
+    if output.is_dir():
+        raise RequestError(
+            f"output_uri: {output} is a folder; a file to write is needed", field="output_uri"
+        )
+    if output == source or output.is_relative_to(source):
+        raise RequestError("output_uri lies within the input", field="output_uri")

@@ -1,0 +1,151 @@
+"""What was decided, and is being decided, on this host: shared by all its workers, whatever the store says.
+
+The order of a decision: hold -> read trip -> ``unsettled`` or ``look_up`` where need be -> journal -> write trip
+-> (it failed: ``note_unsettled``) -> let go. Not here: the parts (``holds``, ``decided``, ``unsettled``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from switchyard.errors import JournalError
+from switchyard.serving.commands import REPLY_SECONDS
+from switchyard.serving.decided import DecidedIndex
+from switchyard.serving.domain import digest_of
+from switchyard.serving.holds import Holds
+from switchyard.serving.replies import Reply
+from switchyard.serving.unsettled import Unsettled
+
+_REMEMBERED_US = REPLY_SECONDS * 1_000_000
+
+
+class Decided(NamedTuple):
+    """An earlier decision on a transaction: the digest of its body, and the reply as it was sent."""
+
+    digest: bytes
+    reply: bytes
+
+
+class _Files(NamedTuple):
+    holds: Holds
+    unsettled: Unsettled
+
+
+class Ledger:
+    """The ledger of the journal in ``folder``, for one process. All but ``settle`` from one thread.
+
+    Its files are opened at first use. All methods raise JournalError if they can't be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: _Files | None = None
+        self._decided = DecidedIndex(folder)
+
+    def hold(self, transaction_id: str) -> bool:
+        """Claim the id on this host until :meth:`let_go`, or the death of this process; False if somebody
+        has it."""
+        try:
+            return (self._files or self._open()).holds.hold(transaction_id)
+        except OSError as error:
+            raise _unusable(self._folder, error) from error
+
+    def let_go(self, transaction_id: str) -> None:
+        """Give the claim up, if there is one."""
+        if self._files:
+            self._files.holds.let_go(transaction_id)
+
+    def look_up(self, transaction_ids: Sequence[str], now_us: int) -> dict[str, Decided]:
+        """The first decision of the last 24 hours on each of these, where there is one.
+
+        For claims that lapsed, and for all while the store can't be reached. ``now_us``: microseconds
+        since the epoch.
+        """
+        found = self._decided.first_of(transaction_ids, now_us - _REMEMBERED_US)
+        return {name: decided_in(body) for name, body in found.items()}
+
+    def unsettled(self, transaction_ids: Iterable[str], now_us: int) -> dict[str, Decided]:
+        """The same, of those alone that the store may not know of: for what it calls new."""
+        with _as_journal_error(self._folder):
+            noted = (self._files or self._open()).unsettled.ids()
+        if not noted:
+            return {}
+        return self.look_up([name for name in transaction_ids if name in noted], now_us)
+
+    def note_unsettled(self, transaction_ids: Iterable[str]) -> None:
+        """Say that the store may not know of the decisions on these: before they are journalled where it
+        can't be read, else once the write trip failed."""
+        with _as_journal_error(self._folder):
+            (self._files or self._open()).unsettled.note(transaction_ids)
+
+    def settle(self, transaction_ids: Iterable[str]) -> None:
+        """Say that the store knows of these by now. Any thread may."""
+        with _as_journal_error(self._folder):
+            (self._files or self._open()).unsettled.settle(transaction_ids)
+
+    def all_unsettled(self) -> list[str]:
+        """Every id that is noted, oldest first."""
+        with _as_journal_error(self._folder):
+            return list((self._files or self._open()).unsettled.ids())
+
+    def close(self) -> None:
+        """Let go of everything; what is asked later opens the files again."""
+        files, self._files = self._files, None
+        if files:
+            files.holds.close()
+            files.unsettled.close()
+
+    def _open(self) -> _Files:
+        self._files = _Files(Holds(self._folder / "holds"), Unsettled(self._folder / "unsettled"))
+        return self._files
+
+
+@contextlib.contextmanager
+def _as_journal_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: OSError) -> JournalError:
+    return JournalError(
+        f"the ledger in {folder} can't be used: {error}; free space or mend the folder, nothing is decided "
+        "meanwhile"
+    )
+
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_REPLIED = tuple(name for name in Reply.__struct_fields__ if name != "transaction_id")
+
+
+class _Named(msgspec.Struct):
+    transaction_id: msgspec.Raw
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
+def decided_in(body: bytes) -> Decided:
+    """From a journalled decision's JSON the digest and the reply, byte for byte as it was sent.
+
+    The record has every field of the reply, written by the same encoder; so their text is put together
+    again, and no number is read. Raises JournalError if one is missing.
+    """
+    fields = _decode_fields(body)
+    try:
+        transaction = fields["transaction"]
+        parts = {name: fields[name] for name in _REPLIED}
+        parts["transaction_id"] = _decode_named(transaction).transaction_id
+    except (KeyError, msgspec.ValidationError) as missing:
+        raise JournalError(
+            f"a journalled decision lacks {missing}: it was written by another version, so its reply can't "
+            "be told again"
+        ) from None
+    reply = b",".join(b'"%b":%b' % (n.encode(), parts[n]) for n in Reply.__struct_fields__)
+    return Decided(digest_of(bytes(transaction)), b"{%b}" % reply)
