@@ -40,7 +40,7 @@ from switchyard.lake import write_text
 from switchyard.learning.release import write_release
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving import valkey
-from switchyard.serving.journal import read_journal
+from switchyard.serving.segments import read_journal
 from switchyard.settings import Settings
 
 PORT = 4650
