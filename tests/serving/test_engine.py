@@ -419,6 +419,19 @@ def test_while_the_store_is_gone_what_was_lately_read_serves_and_says_so(
     assert len(journalled(engine, "appended")) == 2
 
 
+def test_of_a_batch_without_the_store_what_was_decided_before_keeps_its_reply(
+    make_engine: Callable[..., Engine[Transaction]], sometimes: Sometimes
+) -> None:
+    engine = make_engine(store=sometimes)
+    (before,) = decide(engine, make_transaction(1))
+    sometimes.gone = True
+
+    new, again = decide(engine, make_transaction(2, customer_id="c2"), make_transaction(1))
+
+    assert again == before
+    assert new["degraded"] == ["default_features"]
+
+
 def test_what_was_never_read_is_looked_up_in_the_cold_store_and_judged_by_the_same_rule(
     make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
 ) -> None:
