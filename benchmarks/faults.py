@@ -25,6 +25,7 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+import redis
 
 from assets.ports import Deployed
 from benchmarks.retrying import Client, Sent
@@ -36,7 +37,8 @@ from orchestration.deployment import LocalServing, wait_until_ready
 from orchestration.home import prepare_mlflow
 from switchyard.errors import ServiceError, SettingsError
 from switchyard.fraud.features import code_hash
-from switchyard.lake import write_text
+from switchyard.fraud.recompute import recompute_journal
+from switchyard.lake import Lake, write_text
 from switchyard.learning.release import write_release
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving import valkey
@@ -195,6 +197,24 @@ def store_killed(scene: Scene) -> Figures:
         valkey.start(scene.home)
         outcome = client.outcome()
     return judged(scene, outcome)
+
+
+def store_emptied(scene: Scene) -> Figures:
+    """The store forgets everything: not ready until it is filled from the journal, every vector the same."""
+    settings = scene.world.settings
+    with scene.service() as served:
+        client = scene.client(served)
+        with redis.Redis.from_url(valkey.start(scene.home)) as raw:
+            raw.flushall()
+        unready = _seconds_until(lambda: _status(served, "/readyz") == 503, BACK_WITHIN_S)
+        seconds = _seconds_until(lambda: _status(served, "/readyz") == 200, BACK_WITHIN_S)
+        outcome = client.outcome()
+    checked = recompute_journal(settings, Lake(settings.lake))
+    fine = unready is not None and seconds is not None and not checked.differences
+    return judged(
+        scene, outcome, ready_again_after_s=seconds, recomputed=checked.rows,
+        differences=len(checked.differences), reached=fine,
+    )  # fmt: skip
 
 
 def store_frozen(scene: Scene) -> Figures:
@@ -457,7 +477,7 @@ def _seconds_until(holds: Callable[[], bool], most: float) -> float | None:
 FAULTS: dict[str, Callable[[Scene], Figures]] = {
     fault.__name__: fault
     for fault in (
-        store_killed, store_frozen, store_slow, store_garbage, worker_killed, service_killed,
+        store_killed, store_emptied, store_frozen, store_slow, store_garbage, worker_killed, service_killed,
         trackers_gone, clock_jumps, journal_disk_full, release_damaged,
     )
 }  # fmt: skip

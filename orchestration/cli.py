@@ -266,7 +266,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.argument(
     "what",
     type=click.Choice(
-        ["demo", "faults", "features", "ladder", "online-sync", "serving"],
+        ["demo", "faults", "features", "journal", "ladder", "online-sync", "serving"],
     ),
 )
 @_source_options

@@ -11,6 +11,7 @@ STAGES = {
     "train": ("training", "evaluation"),
     "publish": ("release",),
     "score_batch": ("batch",),
+    "compact_journal": ("journal",),
 }
 """Job name -> asset groups it materializes, in the order of the lifecycle."""
 

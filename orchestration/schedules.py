@@ -1,4 +1,4 @@
-"""Schedules: nightly profiles, daily batch scores, weekly retraining (all UTC)."""
+"""Schedules: the journal's compaction, nightly profiles, daily batch scores, weekly retraining (all UTC)."""
 
 from __future__ import annotations
 
@@ -29,4 +29,10 @@ def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
         cron_schedule="0 4 * * 1",
         description="Mondays at 04:00, with the labels the investigators added.",
     )
-    return [nightly, batch, retrain]
+    compaction = dg.ScheduleDefinition(
+        name="daily_compaction",
+        job=by_name["compact_journal"],
+        cron_schedule="0 1 * * *",
+        description="At 01:00: what was journalled until then goes into the lake, and what is old there goes.",
+    )
+    return [compaction, nightly, batch, retrain]

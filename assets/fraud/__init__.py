@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from assets.fraud import batch, evaluation, features, release, training, transactions
+from assets.fraud import batch, evaluation, features, journal, release, training, transactions
 
 Definition = dg.AssetsDefinition | dg.AssetChecksDefinition
 
@@ -21,4 +21,5 @@ def fraud_assets(days: dg.PartitionsDefinition) -> Sequence[Definition]:
         *evaluation.assets(),
         *release.assets(),
         *batch.assets(days),
+        *journal.assets(),
     ]

@@ -18,8 +18,10 @@ from switchyard.fraud.columns import (
     TERMINAL_ACTIVITY,
     TERMINAL_PROFILE,
 )
+from switchyard.fraud.rebuild import refill_if_lost
 from switchyard.lake import Lake
 from switchyard.serving.cold_store import ColdStore
+from switchyard.serving.journal import wall_clock_us
 from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
@@ -140,6 +142,7 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
         settings: dg.ResourceParam[Settings],
     ) -> dg.MaterializeResult:
         cutoff = config.moment(lake)
+        refill_if_lost(settings, online_store, wall_clock_us())
         loaded = sync.sync_activity(lake, online_store, settings, cutoff)
         return dg.MaterializeResult(
             metadata={

@@ -57,7 +57,7 @@ class FraudDecisions:
     def __init__(self) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
         from switchyard.fraud.money import minor_units
-        from switchyard.fraud.service import figures, follow_plan, open_service
+        from switchyard.fraud.service import care_for, figures, follow_plan, open_service
         from switchyard.serving.collector import Collector
         from switchyard.serving.drain import Drain, on_hangup
         from switchyard.serving.housekeeping import Housekeeping
@@ -78,17 +78,25 @@ class FraudDecisions:
         self.drain.install()
         reloader = follow_plan(SETTINGS, self.service, folder, self.metrics.reloaded)
         on_hangup(reloader.call)
+        self.caretaker = care_for(SETTINGS, self.service)
+        self.journal_fits = True
         self.collector = Collector(self.metrics.paused)
         self.housekeeping = Housekeeping()
         self.housekeeping.watch(reloader.watch())
         self.housekeeping.every(1.0, self.metrics.tick)
         self.housekeeping.every(1.0, self.tell_breakers)
+        self.housekeeping.every(1.0, self.tend_journal)
         self.housekeeping.every(1.0, self.collector.relieve)
         self.collector.begin()
 
     def tell_breakers(self) -> None:
         for breaker in self.service.breakers():
             self.metrics.breaker(breaker.name, breaker.code)
+
+    def tend_journal(self) -> None:
+        journal = self.service.engine.journal
+        journal.close_aged()
+        self.journal_fits = journal.writable()
 
     def open_routes(self, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""
@@ -98,11 +106,12 @@ class FraudDecisions:
         ROUTES.update(routes)
 
     def __is_ready__(self) -> bool:
-        return not self.drain.begun
+        return not self.drain.begun and self.caretaker.filled and self.journal_fits
 
     @bentoml.on_shutdown
     def close(self) -> None:
         self.housekeeping.close()
+        self.caretaker.close()
         self.service.close()
         self.collector.close()
         self.metrics.tick()

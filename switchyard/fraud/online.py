@@ -48,8 +48,8 @@ def online_store_of(url: str, timeout_s: float = 2.0) -> OnlineStore:
 
 
 def hot_store_of(url: str) -> HotStore:
-    """The same for the service, on its event loop."""
-    return HotStore(url, Commands(PROJECT, VIEWS))
+    """The same for the service, on its event loop; an emptied one is not used before it is filled again."""
+    return HotStore(url, Commands(PROJECT, VIEWS), needs_epoch=True)
 
 
 def cold_store_of(url: str | None, file: Path) -> ColdStore:
@@ -93,13 +93,16 @@ class FraudDomain:
         self, request: Transaction | Label, kind: str, numbers: Sequence[int | None]
     ) -> dict[str, Any]:
         customer, terminal = numbers
-        return {
+        record = {
             "type": "appended",
             "kind": kind,
             "transaction_id": request.transaction_id,
             "customer_seq": customer,
             "terminal_seq": terminal,
         }
+        if isinstance(request, Label):
+            record["label_available_at_us"] = request.label_available_at_us
+        return record
 
     def stake(self, request: Transaction) -> int:
         return request.amount_minor
@@ -144,16 +147,25 @@ class FraudReader:
     def label(self, body: bytes, now_us: int) -> Taken:
         """A verdict counts once in 24 hours, however often it is sent."""
         label = self._parser.label(body, EPOCH + timedelta(microseconds=now_us))
-        claim = f"{_LABEL_CLAIM}:{label.is_fraud}:{label.transaction_id}"
         return Taken(
             subject=label,
             kind="label",
             record={"type": "label", "received_at": now_us, **msgspec.structs.asdict(label)},
             entities=(label.customer_id, label.terminal_id),
             appends=_verdict_appends(label) if label.is_fraud else (),
-            answer=encode(Accepted(label.transaction_id, "label")),
-            claim=Claim(claim, secrets.token_bytes(16), label.digest),
+            answer=label_answer(label),
+            claim=Claim(label_claim(label), secrets.token_bytes(16), label.digest),
         )
+
+
+def label_claim(label: Label) -> str:
+    """The id under which the store keeps that a verdict was taken in."""
+    return f"{_LABEL_CLAIM}:{label.is_fraud}:{label.transaction_id}"
+
+
+def label_answer(label: Label) -> bytes:
+    """What a verdict that was taken in is answered."""
+    return encode(Accepted(label.transaction_id, "label"))
 
 
 def _verdict_appends(label: Label) -> tuple[Append, ...]:

@@ -87,7 +87,7 @@ def recompute(
 
     ``records`` in the journal's order; ``baselines`` is the folder of the snapshots they name. What was
     appended counts for a decision if its number in the store is not above the newest it saw; what has no
-    number was seen by nobody. A further baseline starts the numbers anew. Raises JournalError if a
+    number was seen by nobody. A further baseline, and with it another epoch, starts the numbers anew. Raises JournalError if a
     record is not of this code's shape or a snapshot is gone.
     """
     try:
@@ -110,40 +110,71 @@ def recompute(
 
 
 @dataclass(slots=True)
-class _Story:
-    """The journal between two baselines: decisions to check, events, and their numbers by owner."""
+class _Taken:
+    """What was taken in: transactions by id, verdicts 'fraud' by id and arrival, each as it came first."""
 
-    baseline: str | None = None
-    decisions: list[Record] = field(default_factory=list)
     transactions: dict[str, Record] = field(default_factory=dict)
-    labels: dict[tuple[str, int], Record] = field(default_factory=dict)
+    labels: dict[str, dict[int, Record]] = field(default_factory=lambda: defaultdict(dict))
+
+    def take(self, record: Record) -> None:
+        if record["type"] in ("decision", "event"):
+            self.transactions.setdefault(record["transaction"]["transaction_id"], record)
+        elif record["type"] == "label" and record["is_fraud"]:
+            of_one = self.labels[record["transaction_id"]]
+            of_one.setdefault(record["label_available_at_us"], record)
+
+
+@dataclass(slots=True)
+class _Story:
+    """What belongs to one filling of the store: decisions to check, and the numbers it gave.
+
+    ``own`` is what was taken in meanwhile; what it numbered may also have been journalled before, while the
+    store was away: that is in ``all``.
+    """
+
+    all: _Taken
+    baseline: str | None = None
+    own: _Taken = field(default_factory=_Taken)
+    decisions: list[Record] = field(default_factory=list)
     numbers: dict[tuple[str, str], list[Record]] = field(default_factory=lambda: defaultdict(list))
 
     def take(self, record: Record, span: tuple[int, int]) -> None:
-        kind = record["type"]
-        if kind in ("decision", "event"):
-            transaction = record["transaction"]
-            self.transactions.setdefault(transaction["transaction_id"], record)
-            inside = span[0] <= transaction["event_timestamp_us"] < span[1]
-            if kind == "decision" and inside and record["vector"] is not None:
+        self.own.take(record)
+        if record["type"] == "decision":
+            inside = span[0] <= record["transaction"]["event_timestamp_us"] < span[1]
+            if inside and record["vector"] is not None:
                 self.decisions.append(record)
-        elif kind == "label" and record["is_fraud"]:
-            arrival = record["transaction_id"], record["label_available_at_us"]
-            self.labels.setdefault(arrival, record)
-        elif kind == "appended":
+        elif record["type"] == "appended":
             self.numbers[record["kind"], record["transaction_id"]].append(record)
+
+    def subjects(self, kind: str, name: str) -> list[Record]:
+        """The records of a transaction, or of its verdicts in the order in which they came."""
+        if kind == "transaction":
+            found = self.own.transactions.get(name) or self.all.transactions.get(name)
+            return [found] if found else []
+        return list((self.all.labels.get(name) or {}).values())
 
 
 def _stories(records: Iterable[Record], span_us: tuple[int, int] | None) -> list[_Story]:
-    stories = [_Story()]
+    """One story for each epoch; what names none belongs to the baseline that was journalled last."""
+    taken = _Taken()
+    by_order = [_Story(taken)]
+    by_epoch: dict[str, _Story] = {}
     for record in records:
-        if record["type"] == "baseline":
-            if stories[-1].baseline is not None:
-                stories.append(_Story())
-            stories[-1].baseline = record["file"]
+        epoch = record.get("epoch")
+        if epoch is not None and epoch not in by_epoch:
+            by_epoch[epoch] = _Story(taken)
+        if record["type"] != "baseline":
+            taken.take(record)
+            story = by_order[-1] if epoch is None else by_epoch[epoch]
+            story.take(record, span_us or (_FIRST, _LAST))
+        elif epoch is not None:
+            by_epoch[epoch].baseline = record["file"]
         else:
-            stories[-1].take(record, span_us or (_FIRST, _LAST))
-    return [story for story in stories if story.decisions]
+            if by_order[-1].baseline is not None:
+                by_order.append(_Story(taken))
+            by_order[-1].baseline = record["file"]
+    return [story for story in [*by_order, *by_epoch.values()] if story.decisions]
 
 
 def _table(columns: tuple[Column, ...], records: Sequence[Record]) -> pa.Table:
@@ -290,10 +321,8 @@ def _snapshot(path: Path, owner: Owner) -> Iterable[tuple[str, bytes]]:
 
 def _numbered(story: _Story, owner: Owner) -> _Appended:
     """The journal's transactions and verdicts that have a number in the owner's store."""
-    taken = [
-        *_with_numbers(story, "transaction", story.transactions.values(), owner),
-        *_with_numbers(story, "label", story.labels.values(), owner),
-    ]
+    taken = list(_with_numbers(story, owner))
+    taken.sort(key=lambda each: "transaction" not in each[0])  # as ``encode`` orders them
     rows = [record["transaction"] for record, _ in taken if "transaction" in record]
     verdicts = [record for record, _ in taken if "transaction" not in record]
     keys, events = encode(_table(TRANSACTION, rows), _table(LABEL, verdicts), owner)
@@ -302,18 +331,19 @@ def _numbered(story: _Story, owner: Owner) -> _Appended:
     return _Appended(keys.to_pylist(), events, np.array(received, np.int64))
 
 
-def _with_numbers(
-    story: _Story, kind: str, records: Iterable[Record], owner: Owner
-) -> Iterable[tuple[Record, int]]:
-    """Each record with its number; a transaction's verdicts and numbers pair up in their order."""
-    place: dict[str, int] = defaultdict(int)
-    for record in records:
-        name = record.get("transaction", record)["transaction_id"]
-        given = [n for a in story.numbers.get((kind, name), ()) if (n := a[f"{owner}_seq"])]
-        numbers = list(dict.fromkeys(given))
-        if place[name] < len(numbers):
-            yield record, numbers[place[name]]
-        place[name] += 1
+def _with_numbers(story: _Story, owner: Owner) -> Iterable[tuple[Record, int]]:
+    """Each record with its number. A verdict's number names it by its arrival; where it does not, verdicts
+    and numbers of a transaction pair up in their order."""
+    for (kind, name), given in story.numbers.items():
+        subjects = story.subjects(kind, name)
+        by_arrival = {record.get("label_available_at_us"): record for record in subjects}
+        numbers = {a[f"{owner}_seq"]: a.get("label_available_at_us") for a in given}
+        numbers.pop(None, None)
+        for place, (number, arrival) in enumerate(numbers.items()):
+            if arrival is not None and arrival in by_arrival:
+                yield by_arrival[arrival], number
+            elif arrival is None and place < len(subjects):
+                yield subjects[place], number
 
 
 def _joined(one: _Appended, other: _Appended) -> _Appended:

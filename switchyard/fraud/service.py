@@ -10,6 +10,8 @@ from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
+from switchyard.fraud.caretaking import Caretaker
+from switchyard.fraud.compaction import compacted_names
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of, hot_store_of
@@ -18,9 +20,9 @@ from switchyard.learning.release import Release, load_release
 from switchyard.serving import observed, valkey
 from switchyard.serving.engine import Engine
 from switchyard.serving.exposition import exposition
-from switchyard.serving.index import mend
 from switchyard.serving.journal import journal_of, wall_clock_us
 from switchyard.serving.ladder import FeatureLadder
+from switchyard.serving.ledger import note_what_the_dead_left
 from switchyard.serving.logs import DecisionLog
 from switchyard.serving.metrics import Sink, total_of
 from switchyard.serving.recent import Recent
@@ -37,7 +39,7 @@ def open_service(
     Raises ReleaseError if the release is damaged or needs columns that this code does not compute. A
     store that does not answer degrades decisions, no more.
     """
-    mend(settings.journal)
+    note_what_the_dead_left(settings.journal)
     parser = Parser(settings.currency, future_limit=timedelta(seconds=settings.future_limit_s))
     domain = FraudDomain(parser.minor_units)
     cold = cold_store_of(settings.cold_store_url, settings.cold_store)
@@ -54,6 +56,14 @@ def open_service(
     explainer = Explainer(settings.journal, settings.releases)
     reader = FraudReader(parser, domain)
     return DecisionService(engine, reader, wall_clock_us, explainer.answer, metrics)
+
+
+def care_for(settings: Settings, service: DecisionService) -> Caretaker:
+    """The caretaker of the service's online store, at work; once it is ``filled`` the service is ready."""
+    engine = service.engine
+    caretaker = Caretaker(settings, engine.store.url, engine.domain, lambda: engine.newest)
+    caretaker.start()
+    return caretaker
 
 
 def follow_plan(
@@ -83,7 +93,7 @@ def figures(settings: Settings, service: DecisionService, folder: Path) -> Calla
     is looked up for it."""
     sources = (
         observed.releases(service.engine.lineup),
-        observed.journal(settings.journal),
+        observed.journal(settings.journal, lambda: compacted_names(settings.journal)),
         observed.store(service.engine.store.url),
         observed.profiles(),
         observed.cost(settings.price_per_hour),

@@ -6,8 +6,10 @@ be recomputed. Not here: the format and its rules (``serving.online_store``), th
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,10 +22,12 @@ from switchyard.fraud.columns import CUSTOMER_PROFILE, TERMINAL_PROFILE, Column,
 from switchyard.fraud.events import LABEL_DELAY_DAYS, fraud_verdicts
 from switchyard.fraud.online import FraudDomain, FraudReader
 from switchyard.fraud.requests import Parser
+from switchyard.fraud.sliding import KEPT_US
 from switchyard.lake import Lake, write_parquet
 from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.engine import Taken
 from switchyard.serving.journal import journal_of
+from switchyard.serving.lease import Lease
 from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
@@ -81,26 +85,34 @@ def sync_activity(
     An event that the store holds already changes nothing, so repeating this is safe.
     """
     cutoff_us = _us(cutoff)
+    with store.filling() as lease:
+        if store.epoch() is None:
+            return ActivityOnline(_load(lake, store, settings, cutoff, lease), 0)
     held = store.activity_cutoff()
-    if held is None:
-        keys = _load(lake, store, settings, cutoff, cutoff_us)
-        return ActivityOnline(keys, 0)
+    if held is None:  # begun by a service, empty
+        held = cutoff_us - KEPT_US
     if held >= cutoff_us:
         return ActivityOnline(0, 0)
     return ActivityOnline(0, _catch_up(lake, store, settings, held, cutoff_us))
 
 
 def _load(
-    lake: Lake, store: OnlineStore, settings: Settings, cutoff: datetime, cutoff_us: int
+    lake: Lake, store: OnlineStore, settings: Settings, cutoff: datetime, lease: Lease
 ) -> int:
-    """The snapshot is written down and journalled before the first key is loaded."""
-    snapshot = activity.snapshot(lake, cutoff)
-    path = settings.home / "activity" / f"{cutoff_us}.parquet"
+    """The snapshot is written down and journalled before the first key is loaded, and the store used once
+    the last one is."""
+    snapshot, epoch, cutoff_us = activity.snapshot(lake, cutoff), secrets.token_hex(8), _us(cutoff)
+    path = settings.home / "activity" / f"{epoch}.parquet"
     write_parquet(snapshot, path)
     with journal_of(settings) as journal:
-        journal.append([{"type": "baseline", "cutoff_us": cutoff_us, "file": path.name}])
+        journal.append(
+            [{"type": "baseline", "epoch": epoch, "cutoff_us": cutoff_us, "file": path.name}]
+        )
     rows = zip(*(snapshot[name].to_pylist() for name in ("owner", "key", "blob")), strict=True)
-    return store.load_activity(rows, cutoff_us)
+    loaded = store.restore_activity(rows, lease)
+    store.raise_activity_cutoff(cutoff_us)
+    store.begin_epoch(epoch)
+    return loaded
 
 
 def _catch_up(
@@ -114,17 +126,24 @@ def _catch_up(
         for start in range(0, len(happened), _GROUP):
             group = happened[start : start + _GROUP]
             journal.append([taken.record for taken in group])
-            numbers = iter(store.append(append for taken in group for append in taken.appends))
-            journal.append(
-                [
-                    domain.appended(
-                        taken.subject, taken.kind, [next(numbers) for _ in taken.appends]
-                    )
-                    for taken in group
-                ]
-            )
+            journal.append(_append(store, domain, group))
     store.raise_activity_cutoff(cutoff_us)
     return len(happened)
+
+
+def _append(store: OnlineStore, domain: FraudDomain, group: list[Taken]) -> list[Any]:
+    """Journal records of the numbers that the group's events got."""
+    written = store.write([append for taken in group for append in taken.appends])
+    if written.refused or written.epoch is None:
+        raise StoreError(
+            f"the online store did not take an event: {(*written.refused, 'it was emptied')[0]}"
+        )
+    numbers = iter(written.numbers)
+    return [
+        domain.appended(taken.subject, taken.kind, [next(numbers) for _ in taken.appends])
+        | {"epoch": written.epoch}
+        for taken in group
+    ]
 
 
 def _happened(lake: Lake, reader: FraudReader, start_us: int, end_us: int) -> list[Taken]:

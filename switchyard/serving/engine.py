@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal
+from typing import Any, Generic, Literal, NamedTuple
 
 from switchyard.errors import StoreError
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
@@ -68,6 +68,15 @@ class Taken:
     claim: Claim | None = None
 
 
+class Given(NamedTuple):
+    """A sequence number that the store gave to an event of an entity, and the epoch it counts in."""
+
+    owner: str
+    entity: str
+    number: int
+    epoch: str | None
+
+
 class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
@@ -94,6 +103,7 @@ class Engine(Generic[R]):
         self.store = store
         self.journal = journal
         self.ledger = Ledger(journal.folder)
+        self.newest: Given | None = None
         views = store.commands.views
         self.ladder = ladder or FeatureLadder(views, Recent(views), None)
         self.lineup = Lineup(Standing(release, previous))
@@ -178,7 +188,10 @@ class Engine(Generic[R]):
         if rows:
             rungs = [rungs[i] for i in rows] if rungs else []
             decided = await self._decide_open(
-                [asked[i] for i in rows], rows_of(trip, rows), rungs, watch
+                [asked[i] for i in rows],
+                rows_of(trip, rows),
+                rungs and [rungs[i] for i in rows],
+                watch,
             )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
@@ -318,6 +331,9 @@ class Engine(Generic[R]):
     def _journal_numbers(
         self, subjects: Sequence[tuple[Any, str, tuple[Append, ...]]], written: Written
     ) -> None:
+        if written.numbers and subjects[-1][2]:
+            last = subjects[-1][2][-1]
+            self.newest = Given(last.owner, last.entity, written.numbers[-1], written.epoch)
         numbers = iter(written.numbers)
         records = [
             self.domain.appended(subject, kind, [next(numbers) or None for _ in events])

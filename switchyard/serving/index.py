@@ -210,22 +210,25 @@ class GrowingIndex:
 # ---------------------------------------------------------------- mending
 
 
-def mend(folder: Path) -> list[TornTail]:
-    """Cut the torn tails of segments whose writer is dead, and seal those segments; what was cut.
+class Mended(NamedTuple):
+    """A segment whose writer had died, now sealed, and what was cut from its end."""
+
+    segment: Path
+    cut: TornTail | None
+
+
+def mend(folder: Path) -> list[Mended]:
+    """Cut the torn tails of segments whose writer is dead, and seal those segments; which they were.
 
     To be called before a process begins to serve. What is being written, or sealed, is left alone. A
     segment that is damaged in its middle is sealed with the whole lines it holds and cut nowhere: reading
     it says where it is damaged.
     """
-    cut = []
-    for segment in segments(folder):
-        if SortedIndex.of(segment) is None and (tail := _mend(segment)) is not None:
-            warn(tail)
-            cut.append(tail)
-    return cut
+    unsealed = [segment for segment in segments(folder) if SortedIndex.of(segment) is None]
+    return [mended for segment in unsealed if (mended := _mend(segment)) is not None]
 
 
-def _mend(segment: Path) -> TornTail | None:
+def _mend(segment: Path) -> Mended | None:
     with closed_segment(segment) as descriptor:
         if descriptor is None or SortedIndex.of(segment) is not None:
             return None
@@ -235,7 +238,10 @@ def _mend(segment: Path) -> TornTail | None:
             os.ftruncate(descriptor, sound)
             os.fsync(descriptor)
         write_sorted(segment, entries)
-    return TornTail(segment, sound, lost) if lost else None
+    tail = TornTail(segment, sound, lost) if lost else None
+    if tail is not None:
+        warn(tail)
+    return Mended(segment, tail)
 
 
 def _scan(segment: Path) -> tuple[Entries, int]:

@@ -80,6 +80,7 @@ class Journal:
         self._segment: _Segment | None = None
         self._failure: str | None = None
         self._probe_due = 0.0
+        self._syncing = False
         self._sealing: list[threading.Thread] = []
 
     def __enter__(self) -> Journal:
@@ -124,10 +125,13 @@ class Journal:
         """
         if self._segment is None:
             return
+        self._syncing = True
         try:
             self._segment.sync()
         except OSError as error:
             self._fail("what was written can't be synced", error, self._segment.synced_size)
+        finally:
+            self._syncing = False
 
     def trouble(self) -> str | None:
         """Why an append would fail now, None if it would not; quick enough to be asked at any time."""
@@ -149,7 +153,11 @@ class Journal:
     def close_aged(self) -> None:
         """Close the segment if its time is over, so that it can be compacted although nothing is written;
         to be called now and then."""
-        if self._segment and self._segment.opened_us + self._segment_us <= self._clock():
+        if (
+            self._segment
+            and not self._syncing
+            and self._segment.opened_us + self._segment_us <= self._clock()
+        ):
             self._close_segment(in_background=True)
 
     def close(self) -> None:
@@ -179,7 +187,8 @@ class Journal:
         if segment is None:
             return
         if self.fsync and segment.synced_size < segment.size:
-            segment.sync()
+            with contextlib.suppress(OSError):  # whoever was answered had its own sync
+                segment.sync()
         if in_background:
             self._sealing = [thread for thread in self._sealing if thread.is_alive()]
             self._sealing.append(threading.Thread(target=segment.close, name="journal-seal"))

@@ -18,7 +18,9 @@ from switchyard.serving.commands import REPLY_SECONDS
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.domain import digest_of
 from switchyard.serving.holds import Holds
+from switchyard.serving.index import mend
 from switchyard.serving.replies import Reply
+from switchyard.serving.segments import whole_bodies
 from switchyard.serving.unsettled import Unsettled
 
 _REMEMBERED_US = REPLY_SECONDS * 1_000_000
@@ -101,7 +103,10 @@ class Ledger:
             files.unsettled.close()
 
     def _open(self) -> _Files:
-        self._files = _Files(Holds(self._folder / "holds"), Unsettled(self._folder / "unsettled"))
+        with contextlib.ExitStack() as opened:
+            holds = opened.enter_context(contextlib.closing(Holds(self._folder / "holds")))
+            self._files = _Files(holds, Unsettled(self._folder / "unsettled"))
+            opened.pop_all()
         return self._files
 
 
@@ -118,6 +123,45 @@ def _unusable(folder: Path, error: OSError) -> JournalError:
         f"the ledger in {folder} can't be used: {error}; free space or mend the folder, nothing is decided "
         "meanwhile"
     )
+
+
+def note_what_the_dead_left(folder: Path) -> int:
+    """Mend the journal, and note the decisions of dead processes that have no number of the store; how many.
+
+    Their writer may have died before its write trip. To be called before a process begins to serve.
+    """
+    left = [name for mended in mend(folder) for name in _unnumbered(mended.segment)]
+    if left:
+        with (
+            _as_journal_error(folder),
+            contextlib.closing(Unsettled(folder / "unsettled")) as unsettled,
+        ):
+            unsettled.note(left)
+    return len(left)
+
+
+class _Ids(msgspec.Struct):
+    type: str
+    kind: str = ""
+    transaction_id: str = ""
+    transaction: _Subject | None = None
+
+
+class _Subject(msgspec.Struct):
+    transaction_id: str
+
+
+def _unnumbered(segment: Path) -> list[str]:
+    """Transactions of a segment that were decided in it and got no number in it."""
+    decode = msgspec.json.Decoder(_Ids).decode
+    decided: dict[str, None] = {}
+    for body in whole_bodies(segment):
+        ids = decode(body)
+        if ids.type == "decision" and ids.transaction is not None:
+            decided[ids.transaction.transaction_id] = None
+        elif ids.type == "appended" and ids.kind == "transaction":
+            decided.pop(ids.transaction_id, None)
+    return list(decided)
 
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

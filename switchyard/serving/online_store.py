@@ -15,14 +15,16 @@ from typing import TypeVar
 from switchyard.errors import StoreError
 from switchyard.serving.commands import Commands
 from switchyard.serving.feast_format import MISSING, Ints, View
+from switchyard.serving.lease import Lease
 from switchyard.serving.profile_sync import write_rows
-from switchyard.serving.scripts import RAISE_TO, SCRIPTS
+from switchyard.serving.scripts import FINISH, RAISE_TO, SCRIPTS
 from switchyard.serving.trip import (
     Append,
     Reply,
     Trip,
     Wanted,
     Written,
+    epoch_of,
     fit,
     mark_of,
     read_trip,
@@ -113,43 +115,70 @@ class OnlineStore:
         mark = mark_of(self._tell([command(b"GET", self.commands.mark_key(view_name))])[0])
         return None if mark == MISSING else mark
 
-    def append(self, events: Iterable[Append]) -> list[int]:
-        """Append any number of events; their sequence numbers. Raises StoreError if one is refused."""
-        numbers: list[int] = []
-        for some in _in_groups(events):
-            written = self.write(some, timeout_s=_BULK_SECONDS)
-            if written.refused:
-                raise StoreError(f"the online store refused an event: {written.refused[0]}")
-            numbers += written.numbers
-        return numbers
+    # ------------------------------------------------------------ filling an empty or a lost store
 
-    def load_activity(self, rows: Iterable[tuple[str, str, bytes]], cutoff_us: int) -> int:
-        """Fill an empty store with activities (owner, entity, blob) up to ``cutoff_us``; how many.
+    def epoch(self) -> str | None:
+        """The name under which the store's content was begun; None if it was never filled, or emptied."""
+        return epoch_of(self._tell([command(b"GET", self.commands.epoch_key)])[0])
 
-        Nothing that is there is overwritten: after a complete load this does nothing, an interrupted one
-        is completed. Events may be appended only after it.
-        """
-        if self.activity_cutoff() is not None:
-            return 0
-        loaded = 0
+    def end_epoch(self) -> None:
+        """Say that the content is no longer to be used: services then decide without the store."""
+        self._tell([command(b"DEL", self.commands.epoch_key)])
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Say that the content is complete: what is appended from now on counts from it."""
+        self._tell([command(b"SET", self.commands.epoch_key, epoch.encode())])
+
+    def filling(self) -> Lease:
+        """The right to fill the store, which one process has at a time."""
+        return Lease(self._wire, f"{self.project}:filling".encode())
+
+    def restore_activity(self, rows: Iterable[tuple[str, str, bytes]], lease: Lease) -> int:
+        """Put activities (owner, entity, blob) in the place of what is there; how many."""
+        restored = 0
         for some in _in_groups(rows):
-            answers = self._tell(
+            lease.keep()
+            self._tell(
                 [
-                    command(b"SET", self.commands.activity_key(owner, entity), blob, b"NX")
+                    command(b"SET", self.commands.activity_key(owner, entity), blob)
                     for owner, entity, blob in some
                 ]
             )
-            loaded += sum(answer == b"OK" for answer in answers)
-        self._tell([command(b"SET", self.commands.cutoff_key, b"%d" % cutoff_us, b"NX")])
-        return loaded
+            restored += len(some)
+        return restored
+
+    def keep_replies(self, replies: Iterable[tuple[Reply, int]], lease: Lease) -> int:
+        """Store replies, each for so many seconds, where none is stored yet; how many were given."""
+        kept = 0
+        for some in _in_groups(replies):
+            lease.keep()
+            self._tell(
+                [
+                    FINISH.call(
+                        self.commands.decision_key(r.transaction_id),
+                        r.digest,
+                        r.body,
+                        b"%d" % seconds,
+                    )
+                    for r, seconds in some
+                ]
+            )
+            kept += len(some)
+        return kept
+
+    def last_number(self, owner: str, entity: str) -> int:
+        """The newest sequence number of an activity, 0 for none."""
+        key = self.commands.activity_key(owner, entity)
+        (head,) = self._tell([command(b"GETRANGE", key, b"0", b"7")])
+        return int.from_bytes(head, "little") if isinstance(head, bytes) else 0
 
     def activity_cutoff(self) -> int | None:
-        """Event time (microseconds) up to which :meth:`load_activity` filled the store, None: never."""
+        """Event time (microseconds) up to which a sync filled the store, None: never."""
         cutoff = mark_of(self._tell([command(b"GET", self.commands.cutoff_key)])[0])
         return None if cutoff == MISSING else cutoff
 
     def raise_activity_cutoff(self, cutoff_us: int) -> None:
-        """Say that everything up to ``cutoff_us`` was appended since :meth:`load_activity`."""
+        """Say that everything up to ``cutoff_us`` is in the store."""
         self._tell([RAISE_TO.call(self.commands.cutoff_key, b"%d" % cutoff_us)])
 
     def _tell(self, commands: list[bytes]) -> list[object]:

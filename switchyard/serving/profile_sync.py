@@ -6,8 +6,6 @@ reader never meets a mixture of two days; the next rows are encoded while the st
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import compress, zip_longest
@@ -25,12 +23,10 @@ from switchyard.serving.feast_format import (
     read_time_commands,
     write_commands,
 )
-from switchyard.serving.scripts import LEASE
+from switchyard.serving.lease import TRIP_SECONDS, Lease
 from switchyard.serving.wire import Wire
 
-LEASE_SECONDS = 10.0
 CHUNK_ROWS = 1_000
-TRIP_SECONDS = 10.0
 
 
 def write_rows(
@@ -46,7 +42,7 @@ def write_rows(
     )  # a key that comes twice ends with its newest row
     moments = {int(moment): encode_time(int(moment)) for moment in np.unique(available_at)}
     chunks = [order[start : start + CHUNK_ROWS] for start in range(0, len(order), CHUNK_ROWS)]
-    lease = _Lease(wire, f"{project}:syncing:{view.name}".encode())
+    lease = Lease(wire, f"{project}:syncing:{view.name}".encode())
     written, keys = 0, _keys(view, ids, chunks[0], project) if chunks else []
     lease.take()
     with ThreadPoolExecutor(1, "profile-sync") as sender:
@@ -82,38 +78,3 @@ def _send(wire: Wire, commands: list[bytes]) -> list[object]:
         refusal = next(reply for reply in replies if isinstance(reply, hiredis.ReplyError))
         raise StoreError(f"the online store refused a profile: {refusal}")
     return replies
-
-
-class _Lease:
-    """The right to write a view, held in the store: it lapses by itself when its holder dies."""
-
-    def __init__(self, wire: Wire, key: bytes) -> None:
-        self._wire, self._key, self._token = wire, key, secrets.token_bytes(16)
-        self._held_until = 0.0
-
-    def take(self) -> None:
-        deadline = time.monotonic() + 2 * LEASE_SECONDS
-        while not self._renew():
-            if time.monotonic() > deadline:
-                raise StoreError(
-                    f"another sync has held {self._key.decode()} for too long; is it alive?"
-                )
-            time.sleep(0.1)
-
-    def keep(self) -> None:
-        """Renew once half of it is over. Raises StoreError if somebody else has it by now."""
-        if time.monotonic() > self._held_until - LEASE_SECONDS / 2 and not self._renew():
-            raise StoreError(
-                f"this sync was stopped too long: another one now holds {self._key.decode()}"
-            )
-
-    def give_back(self) -> None:
-        _send(self._wire, [LEASE.call(self._key, self._token, b"0")])
-
-    def _renew(self) -> bool:
-        asked = time.monotonic()
-        milliseconds = b"%d" % (LEASE_SECONDS * 1000)
-        held = _send(self._wire, [LEASE.call(self._key, self._token, milliseconds)]) == [1]
-        if held:
-            self._held_until = asked + LEASE_SECONDS
-        return held

@@ -120,6 +120,27 @@ def read_segment(file: Path) -> Generator[dict[str, Any], None, TornTail | None]
     return TornTail(file, offset, file.stat().st_size - offset)
 
 
+def whole_bodies(file: Path) -> Iterator[bytes]:
+    """The JSON of every whole line of a segment, also behind a damaged one; nothing if it is gone."""
+    try:
+        lines = file.open("rb")
+    except FileNotFoundError:
+        return
+    with lines:
+        for line in lines:
+            if not line.endswith(b"\n"):
+                continue
+            try:
+                yield body_of(line[:-1])
+            except ValueError:
+                _log.warning("%s: a damaged line of %d bytes is passed over", file, len(line))
+
+
+def written_since(folder: Path, since_us: int) -> list[Path]:
+    """The segments that were written to at or after that moment, by the time they were opened."""
+    return [s for s in segments(folder) if s.stat().st_mtime_ns // 1000 >= since_us]
+
+
 def warn(tail: TornTail) -> None:
     """Log what was lost."""
     _log.warning("%s: torn tail of %d bytes at byte %d", tail.file, tail.lost_bytes, tail.offset)

@@ -34,9 +34,6 @@ class Unsettled:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._path = file
         self._file = _open(file)
-        with _locked(self._file):
-            if os.fstat(self._file).st_size < _HEAD_BYTES:
-                os.ftruncate(self._file, _HEAD_BYTES)
         self._head = mmap.mmap(self._file, _HEAD_BYTES)
         self._beginning = self._head[:_HEAD_BYTES]
         self._read_bytes = _HEAD_BYTES
@@ -98,7 +95,23 @@ class Unsettled:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    """The file, with its head. Raises OSError."""
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        with _locked(file):
+            if os.fstat(file).st_size < _HEAD_BYTES:
+                _write_head(file)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _write_head(file: int) -> None:
+    """Really written: a hole that is mapped into memory would kill the process on a full disk."""
+    os.ftruncate(file, 0)
+    if os.write(file, bytes(_HEAD_BYTES)) < _HEAD_BYTES:
+        raise OSError("the head of the unsettled ids did not fit")
 
 
 def _append(file: int, mark: bytes, transaction_ids: Iterable[str], lock: int) -> None:

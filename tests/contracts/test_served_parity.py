@@ -95,7 +95,7 @@ def test_every_journalled_vector_comes_out_again(
             if number == sync_before:
                 sync_profiles(lake, store_of(engine), last - DAY, cold_of(engine))
             serve(engine, batch)
-        engine.journal.close()
+        engine.close()
 
         records = list(read_journal(engine.journal.folder))
         recomputed = recompute(records, lake, Path(folder) / "activity")
@@ -138,6 +138,7 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
         await alone.decide([ask(row) for row in ways["decide without the store"]])
 
     loops.run(engine.store, all_of_them())
+    alone.ledger.close()
     ladder.close()
 
 

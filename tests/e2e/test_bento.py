@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from bentos.fraud.build import build_bento, built_from, source_hash
 from switchyard.errors import ReleaseError
@@ -233,6 +235,30 @@ def test_the_openapi_document_names_every_path_that_takes_a_post(served: Served)
         assert "400" in told["paths"][path]["post"]["responses"]
     assert served.client.post("/v1/other", content=b"{}").status_code == 404
     assert len(told["paths"]) == 5
+
+
+def test_a_store_that_was_emptied_is_filled_from_the_journal_and_nothing_is_decided_twice(
+    served: Served,
+) -> None:
+    bodies = [make_body("before the loss"), make_body("meanwhile")]
+    before = served.client.post("/v1/predict", json=bodies[0]).json()
+    with redis.Redis.from_url(valkey.start(served.home)) as client:
+        client.flushall()
+    meanwhile = served.client.post("/v1/predict", json=bodies[1]).json()
+
+    deadline = time.monotonic() + START_S
+    numbers = itertools.count()
+    while time.monotonic() < deadline:
+        reply = served.client.post("/v1/predict", json=make_body(f"after {next(numbers)}")).json()
+        closed = 'breaker_state{of="online_store"} 0' in served.client.get("/metrics").text
+        ready = served.client.get("/readyz").status_code == 200
+        if reply["degraded"] == [] and ready and closed:
+            break
+        time.sleep(0.05)
+
+    assert reply["degraded"] == []
+    assert served.client.post("/v1/predict", json=bodies[0]).json() == before
+    assert served.client.post("/v1/predict", json=bodies[1]).json() == meanwhile
 
 
 def test_many_are_decided_in_bulk_over_http(served: Served) -> None:

@@ -668,7 +668,7 @@ def test_a_card_with_more_events_than_are_kept_is_decided_by_the_newest(
     engine: Engine[Transaction], store: OnlineStore
 ) -> None:
     many = [make_transaction(n, event_timestamp_us=NOON_US + n * 1_000) for n in range(300)]
-    store.append(Append("customer", "c1", transaction_records(t)[0]) for t in many)
+    store.write([Append("customer", "c1", transaction_records(t)[0]) for t in many])
 
     decide(engine, make_transaction(1_000, event_timestamp_us=NOON_US + 1_000_000))
 

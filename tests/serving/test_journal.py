@@ -293,6 +293,7 @@ import os, pathlib, resource, signal, sys, time
 from switchyard.errors import JournalError
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.journal import Journal
+from switchyard.serving.ledger import Ledger
 from switchyard.serving.segments import read_journal
 
 folder, how = pathlib.Path(sys.argv[1]), sys.argv[2]
@@ -339,6 +340,13 @@ try:
 except JournalError as error:
     assert "free space or mend the folder" in str(error), error
 assert not journal.writable(), "said to be writable on a full disk"
+if how == "tmpfs":
+    ledger = Ledger(folder / "journal")
+    try:
+        ledger.hold("t")
+        raise AssertionError("a ledger can be opened on a full disk")
+    except JournalError as error:
+        assert "free space or mend the folder" in str(error), error
 records = list(read_journal(folder / "journal", torn.append))
 assert len(records) == 8 * written, (len(records), written)
 assert torn == [], torn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -20,7 +21,12 @@ from hypothesis import strategies as st
 from switchyard.errors import JournalError
 from switchyard.fraud.requests import Transaction
 from switchyard.serving.journal import Journal, wall_clock_us
-from switchyard.serving.ledger import Decided, Ledger, decided_in
+from switchyard.serving.ledger import (
+    Decided,
+    Ledger,
+    decided_in,
+    note_what_the_dead_left,
+)
 from switchyard.serving.replies import Reason, Reply, encode
 
 DAY_US = 86_400_000_000
@@ -271,3 +277,24 @@ def test_an_id_noted_again_after_it_was_settled_is_noted(ledger: Ledger) -> None
     ledger.note_unsettled(["t1"])
 
     assert ledger.all_unsettled() == ["t2", "t1"]
+
+
+def test_decisions_of_a_dead_process_without_a_number_are_noted(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    dying = Journal(tmp_path)
+    for name in ("written", "not written"):
+        dying.append([record(make_transaction(name), make_reply(name), wall_clock_us())])
+    dying.append([{"type": "appended", "kind": "transaction", "transaction_id": "written"}])
+    assert note_what_the_dead_left(tmp_path) == 0
+    abandon(dying)
+
+    assert note_what_the_dead_left(tmp_path) == 1
+    assert ledger.all_unsettled() == ["not written"]
+    assert note_what_the_dead_left(tmp_path) == 0
+
+
+def abandon(journal: Journal) -> None:
+    """Close its file as the death of its process does: nothing is sealed."""
+    assert journal._segment is not None
+    os.close(journal._segment._file)

@@ -154,3 +154,16 @@ def test_with_fsync_a_decision_is_answered_and_journalled_the_same(
     worker.journal.close()
     (record,) = read_journal(tmp_path / "journal")
     assert record["decision_id"] == body["decision_id"]
+
+
+def test_without_the_store_what_is_known_and_what_is_new_may_wait_together(
+    make_worker: MakeWorker, nowhere: str
+) -> None:
+    worker = make_worker(nowhere)
+    first = answer(worker, make_transaction(1))
+
+    known, new = run(worker, ask(make_transaction(1)), ask(make_transaction(2)))
+
+    assert known == first
+    assert new.status == 200
+    assert decisions(worker) == 2

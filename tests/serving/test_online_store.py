@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from switchyard.errors import StoreError
 from switchyard.fraud import activity
 from switchyard.serving import feast_format, profile_sync, valkey
+from switchyard.serving import lease as lease_module
 from switchyard.serving.feast_format import MISSING, View
 from switchyard.serving.freshness import OVERDUE_LIMIT_US, PERIOD_US, profile_state
 from switchyard.serving.online_store import OnlineStore
@@ -203,8 +204,7 @@ def test_something_else_under_an_activitys_key_is_refused_and_spares_the_others(
     assert written.numbers == [0, 0, 1]
     assert len(written.refused) == 2
     assert trip.damaged == {0}
-    with pytest.raises(StoreError, match="no activity of format version 1"):
-        store.append([Append("card", "odd", make_record(1))])
+    assert "no activity of format version 1" in written.refused[0]
 
 
 def test_a_record_of_another_size_is_refused(store: OnlineStore) -> None:
@@ -214,21 +214,47 @@ def test_a_record_of_another_size_is_refused(store: OnlineStore) -> None:
     assert store.read([Wanted(("c", "s"))]).activity[0] == [b""]
 
 
-def test_an_empty_store_is_filled_once_and_never_overwritten(store: OnlineStore) -> None:
+def test_a_filling_replaces_what_is_there_and_numbers_go_on_behind_it(store: OnlineStore) -> None:
     blobs = {
         name: activity.encode_blob(n, np.frombuffer(make_record(n), activity.EVENT))
         for n, name in enumerate(("a", "b"), start=1)
     }
     append(store, make_record(50), card="b")
-    there = kept(store, "b")
 
-    loaded = store.load_activity([("card", name, blob) for name, blob in blobs.items()], 99)
-    again = store.load_activity([("card", "new", blobs["a"])], 100)
+    with store.filling() as lease:
+        restored = store.restore_activity((("card", *row) for row in blobs.items()), lease)
 
-    assert (loaded, again) == (1, 0)
-    assert store.activity_cutoff() == 99
-    assert kept(store, "b") == there
-    assert append(store, make_record(5), card="a") == [2]
+    assert restored == 2
+    assert [event[0] for event in kept(store, "b")[1]] == [2]
+    assert append(store, make_record(5), card="b") == [3]
+    assert store.last_number("card", "b") == 3
+    assert store.last_number("card", "never seen") == 0
+
+
+def test_an_epoch_begins_once_a_store_is_filled_and_every_trip_tells_it(store: OnlineStore) -> None:
+    assert store.epoch() is None
+    assert store.read([Wanted(("c", "s"))]).epoch is None
+
+    store.begin_epoch("e1")
+
+    assert store.epoch() == store.read([Wanted(("c", "s"))]).epoch == store.write([]).epoch == "e1"
+    store.end_epoch()
+    assert store.epoch() is None
+
+
+def test_replies_are_kept_for_the_time_given_and_replace_none(
+    store: OnlineStore, raw: redis.Redis
+) -> None:
+    store.write([], [Reply("t1", BODY, b"first")])
+
+    with store.filling() as lease:
+        given = [(Reply("t1", BODY, b"later"), 60), (Reply("t2", BODY, b"other"), 60)]
+        store.keep_replies(given, lease)
+
+    held = {tx: claim(store, bytes(16), tx=tx) for tx in ("t1", "t2")}
+    assert held["t1"] == Claimed("stored", BODY, b"first")
+    assert held["t2"] == Claimed("stored", BODY, b"other")
+    assert 0 < raw.ttl(store.commands.decision_key("t2")) <= 60
 
 
 # ---------------------------------------------------------------- idempotency
@@ -485,8 +511,8 @@ def test_a_second_sync_waits_until_the_first_ones_lease_has_lapsed(
 def test_a_sync_that_lost_its_lease_stops(
     store: OnlineStore, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile_sync, "LEASE_SECONDS", 0.2)
-    lease = profile_sync._Lease(store._wire, b"lease")
+    monkeypatch.setattr(lease_module, "LEASE_SECONDS", 0.2)
+    lease = lease_module.Lease(store._wire, b"lease")
     lease.take()
     time.sleep(0.25)
     raw.set("lease", "somebody else", px=5_000)
