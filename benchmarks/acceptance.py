@@ -186,11 +186,70 @@ def killed_anywhere(bench: Bench, kills: int = 8) -> dict[str, Any]:
             "release": release, "expected": expected, "reached": same and not left}  # fmt: skip
 
 
+def _bench(bench: Bench, *arguments: str) -> dict[str, Any]:
+    """Figures of ``switchyard bench …``; a run that failed says so in them."""
+    figures = bench.folder / f"{arguments[0]}.json"
+    figures.unlink(missing_ok=True)
+    command = [*SWITCHYARD, "bench", *arguments, "--json", str(figures)]
+    done = subprocess.run(command, text=True, capture_output=True, cwd=ROOT)
+    if not figures.exists():
+        return {"error": (done.stdout + done.stderr)[-1_500:], "reached": False}
+    answer: dict[str, Any] = json.loads(figures.read_text())
+    return answer
+
+
+def _serving(bench: Bench, section: str) -> dict[str, Any]:
+    """One section of the serving benchmark: every bar of it holds, and no answer was wrong or degraded."""
+    answer = _bench(bench, "serving", "--only", section)
+    bars = answer.pop("reached", {}) or {}
+    fine = bool(bars) and all(bars.values()) and not answer.get("failed")
+    return answer | {"bars": bars, "reached": fine}
+
+
+def serving_closed(bench: Bench) -> dict[str, Any]:
+    """Decisions/s of one worker at 8 and 32 connections: 2.5 times the textbook scorer's."""
+    return _serving(bench, "closed")
+
+
+def serving_bulk(bench: Bench) -> dict[str, Any]:
+    """Bulk of 25: twice the single endpoint's decisions/s, in the same run."""
+    return _serving(bench, "bulk")
+
+
+def serving_open(bench: Bench) -> dict[str, Any]:
+    """At 600 arrivals/s a tenth of the peer's p99; at 1,000/s for 60 s p99 under 10 ms and no error."""
+    return _serving(bench, "open")
+
+
+def serving_hot_terminal(bench: Bench) -> dict[str, Any]:
+    """A tenth of all traffic to one terminal: decisions/s within 20 %, p99 within 1.5 times."""
+    return _serving(bench, "hot")
+
+
+def serving_soak(bench: Bench) -> dict[str, Any]:
+    """Ten minutes of load: private memory of each worker grows by less than 5 % after warm-up."""
+    return _serving(bench, "soak")
+
+
+def serving_faults(bench: Bench) -> dict[str, Any]:
+    """Every fault under load: nothing failed, lost or decided twice, and what each demands besides."""
+    answer = _bench(bench, "faults")
+    bars = answer.get("reached") or {}
+    return answer | {"bars": bars, "reached": bool(bars) and all(bars.values())}
+
+
+def online_sync(bench: Bench) -> dict[str, Any]:
+    """Profiles into the online store: 10 times the rows/s of ``feast materialize``, equal values."""
+    return _bench(bench, "online-sync")
+
+
 BARS: dict[str, Bar] = {
     bar.__name__: bar
     for bar in (
         demo_simulator, demo_handbook, backtest_seven_days, backtest_all_history, replay_100k,
-        features, same_release, killed_anywhere, hostile_requests, batch_scoring,
+        features, same_release, killed_anywhere, serving_closed, serving_bulk, serving_open,
+        serving_hot_terminal, serving_soak, serving_faults, online_sync, hostile_requests,
+        batch_scoring,
     )
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ from switchyard.learning.release import write_release
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving import valkey
 from switchyard.serving.segments import read_journal
-from switchyard.settings import Settings
 
 PORT = 4650
 WORKERS = 2
@@ -55,6 +54,7 @@ BACK_WITHIN_S = 30.0
 FULL_S = 3.0
 """How long the journal's disk stays full: less than the client's patience."""
 DISK_BYTES = 64 << 20
+LEAST_FREE_BYTES = 1 << 20
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 Figures = dict[str, Any]
@@ -151,12 +151,17 @@ def _told(name: str, scene: Scene) -> Figures:
 def judged(scene: Scene, outcome: list[Sent], **more: Any) -> Figures:
     """Counts of an outcome, held against the journal; ``reached``: all three are 0 and ``more``'s own
     ``reached`` (default True) holds. Call it when the service has stopped."""
-    decided = decisions_by_transaction(
-        scene.world.settings, {sent.transaction_id for sent in outcome}
-    )
+    ids = {sent.transaction_id for sent in outcome}
+    found = counts(outcome, decisions_by_transaction(scene.world.settings.journal, ids))
+    fine = not (found["failed"] or found["lost"] or found["double"])
+    return found | more | {"reached": fine and more.get("reached", True)}
+
+
+def counts(outcome: list[Sent], decided: Mapping[str, Set[str]]) -> Figures:
+    """What became of the transactions; ``decided``: the journalled decision ids by transaction."""
     answered = [s for s in outcome if s.answered_after_s is not None]
     waits = np.array([s.answered_after_s for s in answered] or [np.nan])
-    counts = {
+    return {
         "sent": len(outcome),
         "failed": len(outcome) - len(answered),
         "lost": sum(s.decision_id not in decided.get(s.transaction_id, ()) for s in answered),
@@ -167,14 +172,12 @@ def judged(scene: Scene, outcome: list[Sent], **more: Any) -> Figures:
         "troubles": dict(Counter(trouble for s in outcome for trouble in s.troubles)),
         "degraded": dict(Counter(rung for s in outcome for rung in s.degraded)),
     }
-    fine = not (counts["failed"] or counts["lost"] or counts["double"])
-    return counts | more | {"reached": fine and more.get("reached", True)}
 
 
-def decisions_by_transaction(settings: Settings, ids: set[str]) -> dict[str, set[str]]:
+def decisions_by_transaction(journal: Path, ids: Set[str]) -> dict[str, set[str]]:
     """The decision ids journalled for each of these transactions."""
     found: dict[str, set[str]] = {}
-    for record in read_journal(settings.journal):
+    for record in read_journal(journal):
         if record["type"] == "decision":
             transaction_id = record["transaction"]["transaction_id"]
             if transaction_id in ids:
@@ -364,8 +367,7 @@ def _variables(environment: dict[str, str]) -> Iterator[None]:
 def journal_disk_full(scene: Scene) -> Figures:
     """The journal on a small disk of its own, full for FULL_S: 503 and not ready, then back by itself."""
     settings = scene.world.settings
-    bounds = {"journal_min_free_bytes": 1 << 20} if _has("journal_min_free_bytes") else {}
-    set_home(scene.world, **bounds)
+    set_home(scene.world, journal_min_free_bytes=LEAST_FREE_BYTES)
     with _small_disk(settings.journal), scene.service() as served:
         client = scene.client(served)
         filler = settings.journal / "filler"
@@ -381,10 +383,6 @@ def journal_disk_full(scene: Scene) -> Figures:
         scene, outcome, refused_with_503=refused, readyz_while_full=meanwhile,
         ready_again_after_s=seconds, reached=fine,
     )  # fmt: skip
-
-
-def _has(setting: str) -> bool:
-    return setting in Settings.model_fields
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from switchyard.fraud.columns import (
     names,
 )
 from switchyard.fraud.features import code_hash
-from switchyard.fraud.online import FraudDomain, online_store_of
+from switchyard.fraud.online import FraudDomain, cold_store_of, online_store_of
 from switchyard.fraud.requests import Parser
 from switchyard.fraud.sync import sync_activity, sync_profiles
 from switchyard.fraud.windows import available_at, build_profiles
@@ -50,7 +50,9 @@ from switchyard.settings import Settings
 Floats = npt.NDArray[np.float64]
 
 DAYS = 33
-"""Days in the lake: each terminal has one transaction a day, so 30 and more within 30 days of any moment."""
+"""Days in the lake, enough for 30 before any moment."""
+PAYMENTS = TERMINALS + TERMINALS // 4
+"""In a day: more than one at each terminal, so that it has 30 within 30 days before any moment of the next."""
 CARD_EVERY_DAYS = 2
 """Each card of the load pays every second day; the rest of a day's payments are made by passing cards."""
 PASSING_CARDS = 25_000
@@ -121,7 +123,9 @@ def fill(settings: Settings, store: OnlineStore, now: datetime) -> None:
         lake.write("labels", day, verdicts_on(rows))
     build_profiles(lake, last, last, created_at=now)
     sync_activity(lake, store, settings, datetime.combine(last + timedelta(days=1), time(), UTC))
-    sync_profiles(lake, store, last)
+    cold = cold_store_of(settings.cold_store_url, settings.cold_store)
+    sync_profiles(lake, store, last, cold)
+    cold.close()
 
 
 def newest_day(now: datetime) -> date:
@@ -135,12 +139,14 @@ def newest_day(now: datetime) -> date:
 
 
 def payments_of(day: date) -> pa.Table:
-    """One transaction at each terminal, evenly over the day; half of the load's cards pay once."""
+    """The day's payments in order of time: one at each terminal, a second one at every fourth; half of the
+    load's cards pay once."""
     number = day.toordinal()
-    place = np.arange(TERMINALS)
+    place = np.arange(PAYMENTS)
     rng = np.random.default_rng(number)
     due = (place < CUSTOMERS) & (place % CARD_EVERY_DAYS == number % CARD_EVERY_DAYS)
-    passing = rng.integers(0, PASSING_CARDS, TERMINALS)
+    passing = rng.integers(0, PASSING_CARDS, PAYMENTS)
+    terminals = np.concatenate([np.arange(TERMINALS), np.arange(number % 4, TERMINALS, 4)])
     midnight = int(datetime.combine(day, time(), UTC).timestamp()) * 1_000_000
     rows: dict[str, Any] = {
         "transaction_id": [f"{day:%y%m%d}-{i}" for i in place],
@@ -148,14 +154,14 @@ def payments_of(day: date) -> pa.Table:
             str(i) if mine else f"p{other}"
             for i, mine, other in zip(place, due, passing, strict=True)
         ],
-        "terminal_id": [str(i) for i in rng.permutation(TERMINALS)],
-        "amount_minor": rng.integers(500, 9_500, TERMINALS),
-        "currency": ["EUR"] * TERMINALS,
-        "event_timestamp": pa.array(midnight + place * (86_400_000_000 // TERMINALS)).cast(
+        "terminal_id": [str(i) for i in rng.permutation(terminals)],
+        "amount_minor": rng.integers(500, 9_500, PAYMENTS),
+        "currency": ["EUR"] * PAYMENTS,
+        "event_timestamp": pa.array(midnight + place * (86_400_000_000 // PAYMENTS)).cast(
             pa.timestamp("us", tz="UTC")
         ),
     }
-    rows |= {name: [None] * TERMINALS for name in names(TRANSACTION) if name not in rows}
+    rows |= {name: [None] * PAYMENTS for name in names(TRANSACTION) if name not in rows}
     schema = arrow_schema(TRANSACTION)
     return pa.table({name: rows[name] for name in schema.names}, schema)
 

@@ -58,7 +58,9 @@ def read(said: str) -> dict[str, float]:
     tail = re.search(r"\b99%\s+([\d.]+)(us|ms|s)\b", said)
     if rate is None or tail is None:
         raise ValueError(f"wrk said something else than usual: {said!r}")
-    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+)", said)
+    errors = re.search(
+        r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said
+    )
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     return {
         "per_second": float(rate[1]),

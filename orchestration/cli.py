@@ -22,6 +22,9 @@ from switchyard.settings import Settings
 
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
+BENCHES = ("batch", "demo", "faults", "features", "hostile", "journal", "ladder", "online-sync",
+           "scoring", "serving")  # fmt: skip
+"""Modules of ``benchmarks`` that a person runs."""
 
 
 class _Switchyard(click.Group):
@@ -294,12 +297,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @main.command()
 @click.argument(
     "what",
-    type=click.Choice(
-        [
-            "batch", "demo", "faults", "features", "hostile", "journal", "ladder", "online-sync",
-            "scoring", "serving",
-        ],  # fmt: skip
-    ),
+    type=click.Choice(BENCHES),
 )
 @_source_options
 @click.option("--only", help="serving, faults: these parts alone, comma-separated.")

@@ -107,13 +107,13 @@ def historical(settings: Settings, transactions: pa.Table) -> pa.Table:
         joined = store.get_historical_features(
             entity_df=asked.to_pandas(), features=store.get_feature_service(FEATURE_SERVICE)
         ).to_arrow()  # via pandas, integers with nulls would become floats
-    _close_duckdb()
+    close_duckdb()
     ordered = joined.take(pc.sort_indices(joined[_ROW])).select(names(columns))
     nullable = pa.schema([field.with_nullable(True) for field in arrow_schema(columns)])
     return ordered.cast(nullable).add_column(0, "transaction_id", ids)
 
 
-def _close_duckdb() -> None:
+def close_duckdb() -> None:
     """Close the connection that Feast opened through ibis, which would keep it, and its memory, to the end
     of the process; there DuckDB's binding then complains of leaks."""
     import ibis

@@ -22,6 +22,7 @@ import redis
 from bentos.fraud.build import build_bento, built_from, source_hash
 from switchyard.errors import ReleaseError
 from switchyard.fraud.columns import FEATURES
+from switchyard.serving import valkey
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.headers import SECURITY_HEADERS
 from switchyard.serving.segments import read_journal
