@@ -185,7 +185,6 @@ class Engine(Generic[R]):
         ]
         rows = [i for i, answer in enumerate(settled) if answer is None]
         if rows:
-            rungs = [rungs[i] for i in rows] if rungs else []
             decided = await self._decide_open(
                 [asked[i] for i in rows],
                 rows_of(trip, rows),

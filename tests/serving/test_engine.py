@@ -432,6 +432,20 @@ def test_of_a_batch_without_the_store_what_was_decided_before_keeps_its_reply(
     assert new["degraded"] == ["default_features"]
 
 
+def test_of_a_batch_without_the_store_the_new_ones_behind_an_old_one_are_decided(
+    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
+) -> None:
+    nowhere = HotStore(f"unix://{tmp_path}/nobody.sock", Commands("x", VIEWS))
+    engine = make_engine(store=nowhere)
+    (first,) = decide(engine, make_transaction(1))
+
+    again, new = decide(engine, make_transaction(1), make_transaction(2))
+
+    assert again == first
+    assert new["degraded"] == ["default_features"]
+    assert len(journalled(engine, "decision")) == 2
+
+
 def test_what_was_never_read_is_looked_up_in_the_cold_store_and_judged_by_the_same_rule(
     make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
 ) -> None:
