@@ -1,7 +1,8 @@
 """Micro-batching: what is waiting together is handled together; a lone request waits for nobody.
 
-All on one event loop: whatever arrives while a batch is being handled makes the next one, at most ``limit``
-of it. Nothing is delayed to fill a batch. Not here: what is done with a batch.
+All on one event loop: whatever arrives while a batch has its turn makes the next one, at most ``limit`` of it.
+Nothing is delayed to fill a batch. A batch that only waits for somebody else gives its turn up, so that the
+next one is at work meanwhile. Not here: what is done with a batch.
 """
 
 from __future__ import annotations
@@ -14,22 +15,29 @@ from typing import Generic, TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-MAX_BATCH = 64
+GoOn = Callable[[], None]
+"""Called by a batch once the next one may begin; a batch that has ended need not."""
+
+MAX_BATCH = 32
 
 
 class Batcher(Generic[In, Out]):
-    """Awaits ``handle`` with lists of 1 to ``limit`` items, in their order, one list at a time.
+    """Awaits ``handle`` with lists of 1 to ``limit`` items, in their order, one list having its turn at a time.
 
-    ``handle`` returns one answer for each item; if it raises, every item of that call raises the same.
+    ``handle`` is given the items and a GoOn, and returns one answer for each item; if it raises, every item
+    of that call raises the same.
     """
 
     def __init__(
-        self, handle: Callable[[Sequence[In]], Awaitable[Sequence[Out]]], *, limit: int = MAX_BATCH
+        self,
+        handle: Callable[[Sequence[In], GoOn], Awaitable[Sequence[Out]]],
+        *,
+        limit: int = MAX_BATCH,
     ) -> None:
         self._handle = handle
         self._limit = limit
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
-        self._handling: asyncio.Task[None] | None = None
+        self._turn: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -41,22 +49,31 @@ class Batcher(Generic[In, Out]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Out] = loop.create_future()
         self._waiting.append((item, answer))
-        if self._handling is None or self._handling.done():
-            self._handling = loop.create_task(self._handle_all())
+        if self._turn is None or self._turn.done():
+            self._turn = loop.create_task(self._take_turn())
         return answer
 
-    async def _handle_all(self) -> None:
-        while waiting := self._waiting:
-            batch = [waiting.popleft() for _ in range(min(self._limit, len(waiting)))]
-            try:
-                answers = await self._handle([item for item, _ in batch])
-            except (
-                Exception
-            ) as error:  # the loop's entry point: the callers get it, the rest goes on
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
+    async def _take_turn(self) -> None:
+        """Handle one batch; its successor takes over when it gives up its turn, or has ended."""
+        me, waiting = self._turn, self._waiting
+        batch = [waiting.popleft() for _ in range(min(self._limit, len(waiting)))]
+
+        def go_on() -> None:
+            if self._turn is me:
+                ready = (
+                    asyncio.get_running_loop().create_task(self._take_turn()) if waiting else None
+                )
+                self._turn = ready
+
+        try:
+            answers = await self._handle([item for item, _ in batch], go_on)
+        except Exception as error:  # the loop's entry point: the callers get it, the rest goes on
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+        else:
             for (_, answer), found in zip(batch, answers, strict=True):
                 if not answer.done():
                     answer.set_result(found)
+        finally:
+            go_on()

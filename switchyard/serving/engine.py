@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple
 
 from switchyard.errors import StoreError
+from switchyard.serving.batching import GoOn
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
 from switchyard.serving.domain import Domain, Floats, R
 from switchyard.serving.hot_store import HotStore
@@ -76,6 +77,10 @@ class Given(NamedTuple):
     epoch: str | None
 
 
+def _nobody_waits() -> None:
+    """For batches that nothing comes after."""
+
+
 class Engine(Generic[R]):
     """Decides batches. Raises JournalError where what it did can't be written down: nothing is answered.
 
@@ -113,16 +118,19 @@ class Engine(Generic[R]):
         self._decided = decided
         self._new_id = unique_tokens()
 
-    async def decide(self, asked: Sequence[Asked[R]]) -> list[Answer | Busy]:
+    async def decide(
+        self, asked: Sequence[Asked[R]], go_on: GoOn = _nobody_waits
+    ) -> list[Answer | Busy]:
         """One answer for each, in order: the decision, the earlier one again, 409, or BUSY.
 
         Of two with the same id in one batch the second gets the first's answer; two of the same entity
-        both see what was in the store at the read trip.
+        both see what was in the store at the read trip. ``go_on`` is called when the write trip is about to
+        be sent: whoever reads after it on the same connection sees what it wrote.
         """
         firsts: dict[str, Asked[R]] = {}
         for a in asked:
             firsts.setdefault(a.request.transaction_id, a)
-        answers = await self._decide_held(firsts)
+        answers = await self._decide_held(firsts, go_on)
         return [
             answers.get(a.request.transaction_id, BUSY)
             if a.request.digest == firsts[a.request.transaction_id].request.digest
@@ -163,17 +171,21 @@ class Engine(Generic[R]):
         self.store.close()
         self.ladder.close()
 
-    async def _decide_held(self, firsts: Mapping[str, Asked[R]]) -> dict[str, Answer | Busy]:
+    async def _decide_held(
+        self, firsts: Mapping[str, Asked[R]], go_on: GoOn
+    ) -> dict[str, Answer | Busy]:
         """The answers to those that nobody else on this host is deciding."""
         held = [name for name in firsts if self.ledger.hold(name)]
         try:
-            answers = await self._decide_distinct([firsts[name] for name in held]) if held else []
+            if not held:
+                return {}
+            answers = await self._decide_distinct([firsts[name] for name in held], go_on)
             return dict(zip(held, answers, strict=True))
         finally:
             for name in held:
                 self.ledger.let_go(name)
 
-    async def _decide_distinct(self, asked: list[Asked[R]]) -> list[Answer | Busy]:
+    async def _decide_distinct(self, asked: list[Asked[R]], go_on: GoOn) -> list[Answer | Busy]:
         watch = Stopwatch()
         trip, rungs = await self._read(asked)
         watch.lap("read")
@@ -190,13 +202,14 @@ class Engine(Generic[R]):
                 rows_of(trip, rows),
                 rungs and [rungs[i] for i in rows],
                 watch,
+                go_on,
             )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
         return [answer for answer in settled if answer is not None]
 
     async def _decide_open(
-        self, asked: list[Asked[R]], trip: Trip, rungs: list[Rung], watch: Stopwatch
+        self, asked: list[Asked[R]], trip: Trip, rungs: list[Rung], watch: Stopwatch, go_on: GoOn
     ) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
@@ -220,6 +233,7 @@ class Engine(Generic[R]):
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
         watch.lap("journal")
+        go_on()
         written = None if rungs else await self._write(requests, bodies)
         watch.lap("write")
         self._metrics.batch(len(asked), watch.seconds)

@@ -24,6 +24,8 @@ from switchyard.serving.wire import MORE, command, lost_script, new_reader, show
 
 BUDGET_S = 0.010
 """Longest trip to the store; a decision then goes on without it."""
+LAST_LOOK_S = 0.001
+"""Past the budget: long enough for the event loop to read what has arrived."""
 
 
 class HotStore:
@@ -164,11 +166,20 @@ class _Link(asyncio.Protocol):
         answer: asyncio.Future[list[object]] = self.loop.create_future()
         self._asked.append((replies, [], answer))
         self._transport.write(payload)
-        alarm = self.loop.call_at(deadline, self.drop, TimeoutError())
+        alarm = self.loop.call_at(deadline, self._is_late, answer)
         try:
             return await answer
         finally:
             alarm.cancel()
+
+    def _is_late(self, answer: asyncio.Future[list[object]]) -> None:
+        """The budget is used up; but where this process was held up itself, the answer may lie here unread,
+        so the connection is looked at once more."""
+        self.loop.call_later(LAST_LOOK_S, self._give_up, answer)
+
+    def _give_up(self, answer: asyncio.Future[list[object]]) -> None:
+        if not answer.done():
+            self.drop(TimeoutError())
 
     def drop(self, why: BaseException) -> None:
         """Give the connection up: what was asked fails for this reason."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.batching import Batcher
+from switchyard.serving.batching import Batcher, GoOn
 from switchyard.serving.breaker import Breaker
 from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split, weight
 from switchyard.serving.claims import BUSY, Busy
@@ -81,7 +82,20 @@ class DecisionService:
 
     async def bulk(self, body: bytes) -> Answer:
         """Decide up to ``bulk.MOST`` transactions, each as if alone. Raises RequestError for the whole."""
-        return joined(await asyncio.gather(*map(self._predicted, split(body))))
+        started, now_us = time.perf_counter(), self._clock()
+        answers: list[Answer | None] = []
+        items: list[Asked[Any]] = []
+        for single in split(body):
+            try:
+                transaction = self._reader.transaction(single, now_us)
+            except RequestError as error:
+                answers.append(refused(error))
+            else:
+                answers.append(None)
+                items.append(Asked(transaction, now_us, started, self._new_token()))
+        outcomes = await asyncio.gather(*map(self._batcher.submit, items))
+        decided = iter([await self._settled(i, o) for i, o in zip(items, outcomes, strict=True)])
+        return joined([answer or next(decided) for answer in answers])
 
     async def event(self, body: bytes) -> Answer:
         """Take in a transaction without deciding it. Raises RequestError, JournalError, StoreError."""
@@ -119,9 +133,10 @@ class DecisionService:
         asked = Asked(transaction, now_us, started, self._new_token(), release)
         return await self._answer(asked)
 
-    async def _predicted(self, body: bytes) -> Answer:
+    async def _settled(self, item: Asked[Any], outcome: Outcome) -> Answer:
+        """The answer of one of a bulk; one that is being decided elsewhere is asked for again."""
         try:
-            return await self.predict(body)
+            return await self._answer(item) if isinstance(outcome, Busy) else _found(outcome)
         except FAILURES as error:
             return refused(error)
 
@@ -134,19 +149,27 @@ class DecisionService:
                     status=503,
                 )
             await asyncio.sleep(POLL_S)
-        if isinstance(outcome, SwitchyardError):
-            raise outcome
-        return outcome
+        return _found(outcome)
 
-    async def _handle(self, items: Sequence[Asked[Any] | Taken]) -> list[Outcome]:
+    async def _handle(self, items: Sequence[Asked[Any] | Taken], go_on: GoOn) -> list[Outcome]:
         """One batch: what fails for its decisions does not fail its events."""
         self._metrics.waiting(self._batcher.waiting)
         outcomes: list[Outcome] = [BUSY] * len(items)
         asked = [(i, item) for i, item in enumerate(items) if isinstance(item, Asked)]
         taken = [(i, item) for i, item in enumerate(items) if isinstance(item, Taken)]
-        await _run(self.engine.decide, asked, outcomes)
+        await _run(
+            self.engine.decide if taken else partial(self.engine.decide, go_on=go_on),
+            asked,
+            outcomes,
+        )
         await _run(self.engine.take_in, taken, outcomes)
         return outcomes
+
+
+def _found(outcome: Answer | SwitchyardError) -> Answer:
+    if isinstance(outcome, SwitchyardError):
+        raise outcome
+    return outcome
 
 
 async def _run(

@@ -101,7 +101,8 @@ def test_workers_take_a_named_release_while_requests_go_on(two: Served, other: R
         after = dict(sent.releases)
         back = reload_release(settings, own, "and back")
 
-    assert (done.champion, done.previous, len(done.workers)) == (other.id, own, 2)
+    assert (done.champion, done.previous) == (other.id, own)
+    assert {worker.pid for worker in told(two)} <= set(done.workers)  # others may serve it, too
     assert (back.champion, back.previous) == (own, other.id)
     assert after[other.id] >= 90  # a few were under way
     assert sent.other == {}
