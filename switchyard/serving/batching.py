@@ -49,9 +49,15 @@ class Batcher(Generic[In, Out]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Out] = loop.create_future()
         self._waiting.append((item, answer))
-        if self._turn is None or self._turn.done():
-            self._turn = loop.create_task(self._take_turn())
+        if self._turn is None and len(self._waiting) == 1:
+            loop.call_soon(self._begin)
         return answer
+
+    def _begin(self) -> None:
+        """Begin the next batch, unless that was done meanwhile. Called a round of the loop after a turn was
+        given up, so that what has arrived on other connections is in it, too."""
+        if self._turn is None and self._waiting:
+            self._turn = asyncio.get_running_loop().create_task(self._take_turn())
 
     async def _take_turn(self) -> None:
         """Handle one batch; its successor takes over when it gives up its turn, or has ended."""
@@ -60,10 +66,9 @@ class Batcher(Generic[In, Out]):
 
         def go_on() -> None:
             if self._turn is me:
-                ready = (
-                    asyncio.get_running_loop().create_task(self._take_turn()) if waiting else None
-                )
-                self._turn = ready
+                self._turn = None
+                if waiting:
+                    asyncio.get_running_loop().call_soon(self._begin)
 
         try:
             answers = await self._handle([item for item, _ in batch], go_on)

@@ -38,7 +38,7 @@ def test_requests_that_arrive_while_one_is_handled_go_together_up_to_the_limit()
 
     async def all_at_once() -> list[int]:
         first = batcher.submit(0)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         others = [batcher.submit(n) for n in range(1, 100)]
         assert batcher.waiting == 99
         free.set()
@@ -78,7 +78,7 @@ def test_a_caller_that_went_away_does_not_disturb_the_others() -> None:
 
     async def one_leaves() -> int:
         leaving, staying = batcher.submit(1), batcher.submit(2)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         leaving.cancel()
         free.set()
         return await staying
@@ -102,7 +102,7 @@ def test_a_batch_that_only_waits_lets_the_next_one_begin_and_answers_when_it_is_
 
     async def two() -> list[int]:
         first = batcher.submit(0)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         second = await batcher.submit(1)
         stored.set()
         return [await first, second]
