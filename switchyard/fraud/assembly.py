@@ -30,8 +30,7 @@ from switchyard.fraud.events import (
     Ints,
     Owner,
     country_code,
-    decode_blob,
-    encode_blob,
+    split_blob,
     stable_hash,
 )
 from switchyard.fraud.features import Requests, vectors
@@ -44,7 +43,6 @@ from switchyard.serving.trip import Trip
 
 _TTL_US = PROFILE_TTL_DAYS * PERIOD_US
 _RECORD = struct.Struct("<qqqqqIHBB")
-_NOTHING = encode_blob(0, np.empty(0, EVENT))
 _PROFILE_WIDTHS = (len(CUSTOMER_PROFILE), len(TERMINAL_PROFILE))
 _log = logging.getLogger(__name__)
 _CHANNEL_CODE: dict[str | None, int] = {None: -1} | {name: i for i, name in enumerate(CHANNELS)}
@@ -100,13 +98,14 @@ def _windows(blobs: Sequence[bytes], events: Events, owner: Owner) -> _Windows:
     last_seqs: list[int] = []
     torn: set[int] = set()
     for i, blob in enumerate(blobs):
-        try:
-            last_seq, kept_events = decode_blob(blob or _NOTHING)
-        except StoreError as error:
-            _log.warning("the activity of a %s is read as empty: %s", owner, error)
-            torn.add(i)
-            last_seq, kept_events = decode_blob(_NOTHING)
-        kept.append(kept_events.tobytes())
+        last_seq, records = 0, b""
+        if blob:
+            try:
+                last_seq, records = split_blob(blob)
+            except StoreError as error:
+                _log.warning("the activity of a %s is read as empty: %s", owner, error)
+                torn.add(i)
+        kept.append(records)
         last_seqs.append(last_seq)
     starts = np.cumsum([0, *map(len, kept)]) // EVENT.itemsize
     values = np.empty((len(blobs), len(COLUMNS[owner])), np.int64)

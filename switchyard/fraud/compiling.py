@@ -29,11 +29,13 @@ def compile_all() -> None:
     from switchyard.fraud.online import FraudDomain
     from switchyard.fraud.recompute import compile_search
     from switchyard.learning.trees import compile_trees
+    from switchyard.serving.stored_rows import read_rows
 
     compile_windows()
     compile_vectors()
     compile_search()
     compile_trees()
+    read_rows([None], 1)
     domain = FraudDomain(100)
     domain.assemble([domain.example()], None)
 

@@ -86,11 +86,18 @@ def encode_blob(last_seq: int, events: Events) -> bytes:
 
 
 def decode_blob(blob: bytes) -> tuple[int, Events]:
-    """Last sequence number given out, and the newest CAPACITY events without copying them.
+    """Last sequence number given out, and the newest CAPACITY events. Raises StoreError as split_blob."""
+    last_seq, records = split_blob(blob)
+    return last_seq, np.frombuffer(records, EVENT)
+
+
+def split_blob(blob: bytes) -> tuple[int, bytes]:
+    """Last sequence number given out, and the newest CAPACITY events as their bytes.
 
     Raises StoreError if the blob has another format version or a torn record.
     """
-    if len(blob) < HEADER.size or (len(blob) - HEADER.size) % EVENT.itemsize:
+    held = len(blob) - HEADER.size
+    if held < 0 or held % EVENT.itemsize:
         raise StoreError(
             f"an activity blob of {len(blob)} bytes is torn; right is a head of {HEADER.size} bytes "
             f"and records of {EVENT.itemsize}"
@@ -100,7 +107,7 @@ def decode_blob(blob: bytes) -> tuple[int, Events]:
         raise StoreError(
             f"an activity blob has format version {version}; this code reads version {BLOB_VERSION}"
         )
-    return last_seq, np.frombuffer(blob, EVENT, offset=HEADER.size)[-CAPACITY:]
+    return last_seq, blob[max(HEADER.size, len(blob) - CAPACITY * EVENT.itemsize) :]
 
 
 # ---------------------------------------------------------------- tables of transactions as events

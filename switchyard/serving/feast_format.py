@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import mmh3
 import numpy as np
@@ -111,32 +110,6 @@ def decode_time(value: object) -> int:
 
 
 # ---------------------------------------------------------------- values
-
-
-class _Values(dict[Any, int]):
-    """Decoded values, remembered: profiles change once a day and their values repeat."""
-
-    def __missing__(self, value: object) -> int:
-        if not isinstance(value, bytes) or value[0] != _INT64_TAG:
-            raise _garbage(value)
-        number, end = _read_varint(value, 1)
-        if end != len(value):
-            raise _garbage(value)
-        if len(self) >= _REMEMBERED:
-            self.clear()
-            self.update(_NULLS)
-        self[value] = number
-        return number
-
-
-_REMEMBERED = 100_000
-_NULLS: dict[Any, int] = {None: MISSING, b"": MISSING}
-_values = _Values(_NULLS)
-
-
-def decode_row(values: list[Any]) -> list[int]:
-    """Integers of stored values, MISSING for null or absent. Raises StoreError for anything else."""
-    return [_values[value] for value in values]
 
 
 def _read_varint(value: bytes, start: int) -> tuple[int, int]:

@@ -6,13 +6,12 @@ Not here: keys and commands (``commands``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from switchyard.errors import StoreError
-from switchyard.serving.feast_format import MISSING, Ints, View, decode_row, decode_time
+from switchyard.serving.feast_format import MISSING, Ints, View
+from switchyard.serving.stored_rows import read_rows
 
 
 class Claim(NamedTuple):
@@ -60,7 +59,7 @@ class Trip(NamedTuple):
     activity: tuple[list[bytes], ...]
     claims: list[Claimed | None]
     synced_through: tuple[int, ...]
-    damaged: frozenset[int]
+    damaged: Set[int]
     epoch: str | None = None
 
 
@@ -111,35 +110,30 @@ def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[o
     made one; at the end one mark per view, and the epoch."""
     *rest, epoch = fit(replies)
     answers = iter(rest)
-    rows: list[list[list[int]]] = [[] for _ in views]
-    times: list[list[int]] = [[] for _ in views]
+    rows: list[list[object]] = [[] for _ in views]
     activity: list[list[bytes]] = [[] for _ in views]
     claims: list[Claimed | None] = []
     damaged: set[int] = set()
     for i, each in enumerate(wanted):
-        for v, view in enumerate(views):
-            moment, row, fine = _profile(view, next(answers))
+        for v in range(len(views)):
+            rows[v].append(next(answers))
             blob = next(answers)
-            times[v].append(moment)
-            rows[v].append(row)
             activity[v].append(blob if isinstance(blob, bytes) else b"")
-            if not fine or not isinstance(blob, bytes | None):
+            if not isinstance(blob, bytes | None):
                 damaged.add(i)
         claim = claimed(next(answers)) if each.claim is not None else None
         if each.claim is not None and claim is None:
             damaged.add(i)
             claim = Claimed("lapsed")
         claims.append(claim)
+    read = [read_rows(own, len(view.features)) for own, view in zip(rows, views, strict=True)]
     return Trip(
-        tuple(
-            np.array(matrix, np.int64).reshape(len(wanted), len(view.features))
-            for view, matrix in zip(views, rows, strict=True)
-        ),
-        tuple(np.array(column, np.int64) for column in times),
+        tuple(of_view.values for of_view in read),
+        tuple(of_view.times for of_view in read),
         tuple(activity),
         claims,
         tuple(mark_of(mark) for mark in answers),
-        frozenset(damaged),
+        damaged.union(*(of_view.damaged for of_view in read)),
         epoch_of(epoch),
     )
 
@@ -154,18 +148,6 @@ def read_written(appends: int, replies: list[object]) -> Written:
         tuple(str(answer) for answer in answers if isinstance(answer, Exception)),
         epoch_of(epoch),
     )
-
-
-def _profile(view: View, reply: object) -> tuple[int, list[int], bool]:
-    """Time, values and whether they could be read; all MISSING where they could not."""
-    absent = [MISSING] * len(view.features)
-    if not isinstance(reply, list) or len(reply) != len(view.features) + 1:
-        return MISSING, absent, False
-    try:
-        moment = decode_time(reply[0])
-        return moment, absent if moment == MISSING else decode_row(reply[1:]), True
-    except (StoreError, TypeError):
-        return MISSING, absent, False
 
 
 def claimed(answer: object) -> Claimed | None:
