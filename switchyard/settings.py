@@ -82,10 +82,10 @@ class Settings(BaseSettings):
         str | None,
         Field(description="Postgres of the profiles' second copy; None: SQLite in the home"),
     ] = None
-    recent_entities: Annotated[
+    recent_bytes: Annotated[
         int,
-        Field(ge=1, description="Cards, and terminals, a worker keeps for when the store is gone"),
-    ] = 20_000
+        Field(ge=0, description="Memory of a worker for what it lately read of the online store"),
+    ] = 24 * 1024 * 1024
     mlflow_uri: Annotated[str | None, Field(description="None: SQLite in the home")] = None
     host: Annotated[str, Field(description="Address the service binds to")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="Port of the decision service")] = 3000

@@ -48,7 +48,7 @@ def open_service(
         hot_store_of(valkey.address_of(settings).url),
         journal_of(settings),
         load_release(release_folder, code_hash=code_hash()),
-        ladder=FeatureLadder(VIEWS, Recent(VIEWS, settings.recent_entities), cold),
+        ladder=FeatureLadder(VIEWS, Recent(VIEWS, settings.recent_bytes), cold),
         metrics=metrics,
         decided=DecisionLog(settings.log_decisions).decided,
     )

@@ -18,6 +18,9 @@ from switchyard.serving.trip import Trip, Wanted
 KEPT_S = 300.0
 """How long what was read may serve in the store's place."""
 
+_OVERHEAD = 400
+"""Bytes that an entity takes beside its profile and activity: its name, three objects, a place in a table."""
+
 _Kept = tuple[float, int, bytes, bytes]
 """When it was read, available_at, the profile's int64 values, the activity's blob."""
 
@@ -32,15 +35,16 @@ class Read(NamedTuple):
 
 
 class Recent:
-    """At most ``entities`` of each view; an activity takes 12 KiB at most, an ordinary one 1 or 2.
+    """At most ``most_bytes`` in all; an activity takes 24 KiB at most, an ordinary one 1 or 2.
 
     Times are monotonic seconds, not the wall clock's: a jump of that must neither empty this nor keep it
     alive. Remembering costs about half a microsecond per entity.
     """
 
-    def __init__(self, views: tuple[View, ...], entities: int = 20_000) -> None:
+    def __init__(self, views: tuple[View, ...], most_bytes: int = 24 * 1024 * 1024) -> None:
         self._kept: tuple[dict[str, _Kept], ...] = tuple({} for _ in views)
-        self._most = entities
+        self._bytes = [0] * len(views)
+        self._most = most_bytes // len(views)
 
     def __len__(self) -> int:
         return sum(map(len, self._kept))
@@ -54,12 +58,17 @@ class Recent:
             raw, activity = trip.profiles[v].tobytes(), trip.activity[v]
             moments = trip.available_at[v].tolist()
             width = len(raw) // (len(moments) or 1)
+            held = self._bytes[v]
             for i in rows:
                 entity = wanted[i].entities[v]
-                kept.pop(entity, None)  # so that it comes last, as the newest read
+                if earlier := kept.pop(entity, None):  # so that it comes last, as the newest read
+                    held -= len(earlier[3]) + width + _OVERHEAD
                 kept[entity] = now_s, moments[i], raw[i * width : (i + 1) * width], activity[i]
-            while len(kept) > self._most:
-                del kept[next(iter(kept))]
+                held += len(activity[i]) + width + _OVERHEAD
+            while held > self._most:
+                _, _, _, blob = kept.pop(next(iter(kept)))
+                held -= len(blob) + width + _OVERHEAD
+            self._bytes[v] = held
 
     def recall(self, view: int, entity: str, now_s: float) -> Read | None:
         """What was read of the entity of that view (by its place) within KEPT_S, or None."""
@@ -70,5 +79,6 @@ class Recent:
 
     def clear(self) -> None:
         """Forget everything: after a store was lost and filled anew its sequence numbers start again."""
-        for kept in self._kept:
+        for v, kept in enumerate(self._kept):
             kept.clear()
+            self._bytes[v] = 0

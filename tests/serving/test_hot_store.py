@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -138,3 +139,18 @@ def test_a_password_and_a_database_of_the_url_are_used(tmp_path: object, project
     assert heard[0].startswith(
         b"*3\r\n$4\r\nAUTH\r\n$2\r\nme\r\n$7\r\nse@cret\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n"
     )
+
+
+def test_an_answer_that_arrived_while_the_process_was_held_up_still_counts(
+    store_url: str, project: str
+) -> None:
+    store = HotStore(store_url, Commands(project, VIEWS), budget_s=0.05)
+
+    async def held_up() -> int:
+        await store.write([Append("customer", "c1", RECORD)])
+        asked = asyncio.ensure_future(store.read([Wanted(("c1", "s1"))]))
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # the answer comes, and nobody is there to read it
+        return len((await asked).activity[0][0])
+
+    assert run(store, held_up()) == 16 + 48

@@ -52,7 +52,7 @@ def cold(tmp_path: Path) -> Iterator[ColdStore]:
 
 @pytest.fixture
 def ladder(cold: ColdStore, clock: Clock) -> FeatureLadder:
-    return FeatureLadder(VIEWS, Recent(VIEWS, 100), cold, clock=clock)
+    return FeatureLadder(VIEWS, Recent(VIEWS), cold, clock=clock)
 
 
 def write(store: OnlineStore | ColdStore, day: int, card: str = "c", shop: str = "s") -> None:
@@ -162,7 +162,7 @@ def test_without_any_store_there_are_the_defaults(tmp_path: Path, clock: Clock) 
     never_synced = open_cold_store(None, tmp_path / "none.sqlite", VIEWS)
 
     for cold in (None, never_synced):
-        found = stand_in(FeatureLadder(VIEWS, Recent(VIEWS, 100), cold, clock=clock))
+        found = stand_in(FeatureLadder(VIEWS, Recent(VIEWS), cold, clock=clock))
 
         assert found.rungs == ["default_features"]
         assert [matrix.tolist() for matrix in found.trip.profiles] == [
@@ -280,7 +280,7 @@ def test_a_postgres_that_hangs_holds_up_one_decision_and_is_read_again_when_it_a
 
 
 def test_the_least_recently_read_goes_first(store: OnlineStore) -> None:
-    recent = Recent(VIEWS, 2)
+    recent = Recent(VIEWS, most_bytes=2 * 2 * 480)  # two entities of each of two views
     for name in ("a", "b", "a", "c"):
         wanted = [Wanted((name, name))]
         recent.remember(wanted, store.read(wanted), 0.0)
@@ -294,7 +294,7 @@ def test_the_least_recently_read_goes_first(store: OnlineStore) -> None:
 def test_what_could_not_be_read_is_not_kept(store: OnlineStore, store_url: str) -> None:
     import redis
 
-    recent = Recent(VIEWS, 10)
+    recent = Recent(VIEWS)
     with redis.Redis.from_url(store_url) as client:
         client.hset(Commands(store.project, VIEWS).activity_key("card", "damaged"), "a", "b")
     wanted = [Wanted(("damaged", "s1")), Wanted(("fine", "s2"))]
