@@ -125,10 +125,15 @@ class HotStore:
             place = parts.get("host", "localhost"), parts.get("port", 6379)
             _, link = await loop.create_connection(lambda: _Link(loop), *place, ssl=secure)
         greeting = _greeting(parts)
-        for answer in await link.ask(b"".join(greeting), len(greeting), deadline):
-            if isinstance(answer, Exception):
-                link.drop(ConnectionRefusedError(str(answer)))
-                raise ConnectionRefusedError(str(answer))
+        try:
+            for answer in await link.ask(b"".join(greeting), len(greeting), deadline):
+                if isinstance(answer, Exception):
+                    raise ConnectionRefusedError(str(answer))
+        except (
+            BaseException
+        ) as error:  # also when this is cancelled: nobody else knows the connection
+            link.drop(error)
+            raise
         return link
 
 

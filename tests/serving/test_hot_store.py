@@ -31,10 +31,10 @@ async def somebody_else(path: str, answer: bytes | None) -> AsyncIterator[None]:
     """A server that says ``answer`` to whatever it is sent, or nothing."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(65536):
-            if answer is not None:
-                writer.write(answer)
-        writer.close()
+        with contextlib.closing(writer):
+            while await reader.read(65536):
+                if answer is not None:
+                    writer.write(answer)
 
     async with await asyncio.start_unix_server(talk, path):
         yield
@@ -126,8 +126,8 @@ def test_a_password_and_a_database_of_the_url_are_used(tmp_path: object, project
 
     async def listen() -> None:
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heard.append(await reader.read(65536))
-            writer.close()
+            with contextlib.closing(writer):
+                heard.append(await reader.read(65536))
 
         async with await asyncio.start_unix_server(talk, path):
             with pytest.raises(StoreError):
