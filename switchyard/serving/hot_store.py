@@ -1,7 +1,7 @@
 """The online store as the service uses it: trips on the event loop, none longer than its budget.
 
-Many trips may be under way on the one connection; their answers come in order. A trip that takes too long
-costs the connection, since what comes later could no longer be told apart. Not here: the bytes
+Many trips may be under way on the one connection; their answers come in order, so one that comes too late is
+known and passed over. A connection is made apart from the trips, which may be shorter. Not here: the bytes
 (``commands``), the meaning of replies (``trip``), what to do without the store (``ladder``).
 """
 
@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 from redis.connection import parse_url
@@ -24,6 +24,8 @@ from switchyard.serving.wire import MORE, command, lost_script, new_reader, show
 
 BUDGET_S = 0.010
 """Longest trip to the store; a decision then goes on without it."""
+CONNECT_S = 1.0
+"""Longest time to make a connection, and the longest that one may owe an answer."""
 LAST_LOOK_S = 0.001
 """Past the budget: long enough for the event loop to read what has arrived."""
 
@@ -80,6 +82,9 @@ class HotStore:
         if self._link is not None:
             self._link.drop(ConnectionAbortedError("closed"))
             self._link = None
+        making = self._connecting
+        if making is not None and not making.done() and not making.get_loop().is_closed():
+            making.cancel()
 
     def _check_epoch(self, epoch: str | None) -> None:
         if self._needs_epoch and epoch is None:
@@ -107,16 +112,17 @@ class HotStore:
         return answers
 
     async def _linked(self, loop: asyncio.AbstractEventLoop, deadline: float) -> _Link:
-        """The one connection; whoever comes while it is being made waits for it."""
+        """The one connection; whoever comes while it is being made waits for it until ``deadline``. The
+        making goes on after that: on a busy loop it takes longer than a trip may."""
         making = self._connecting
         if making is None or making.done() or making.get_loop() is not loop:
-            making = self._connecting = loop.create_task(self._connect(loop, deadline))
+            making = self._connecting = loop.create_task(self._connect(loop))
             making.add_done_callback(_heard)
         left = max(deadline - loop.time(), 0.0)
-        self._link = await asyncio.wait_for(asyncio.shield(making), left)
-        return self._link
+        return await asyncio.wait_for(asyncio.shield(making), left)
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop, deadline: float) -> _Link:
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> _Link:
+        deadline = loop.time() + max(CONNECT_S, self.budget_s)
         parts = parse_url(self.url)  # type: ignore[no-untyped-call]
         if "path" in parts:
             _, link = await loop.create_unix_connection(lambda: _Link(loop), parts["path"])
@@ -134,6 +140,7 @@ class HotStore:
         ) as error:  # also when this is cancelled: nobody else knows the connection
             link.drop(error)
             raise
+        self._link = link
         return link
 
 
@@ -154,6 +161,15 @@ def _greeting(parts: dict[str, Any]) -> list[bytes]:
     return said + [command(b"SCRIPT", b"LOAD", script.encode()) for script in SCRIPTS]
 
 
+class _Question(NamedTuple):
+    """So many (``wanted``) answers were asked for, so far these came; ``since`` is the loop's time of asking."""
+
+    wanted: int
+    answers: list[object]
+    future: asyncio.Future[list[object]]
+    since: float
+
+
 class _Link(asyncio.Protocol):
     """One connection: questions out, as many answers back, in order."""
 
@@ -162,14 +178,17 @@ class _Link(asyncio.Protocol):
         self.lost: BaseException | None = None
         self._reader = new_reader()
         self._transport: Any = None
-        self._asked: deque[tuple[int, list[object], asyncio.Future[list[object]]]] = deque()
+        self._asked: deque[_Question] = deque()
 
     async def ask(self, payload: bytes, replies: int, deadline: float) -> list[object]:
         """Raises OSError, hiredis' errors and ValueError, as the connection and its answers deserve."""
+        now = self.loop.time()
+        if self._asked and now - self._asked[0].since > CONNECT_S:
+            self.drop(TimeoutError())
         if self.lost:
             raise self.lost
         answer: asyncio.Future[list[object]] = self.loop.create_future()
-        self._asked.append((replies, [], answer))
+        self._asked.append(_Question(replies, [], answer, now))
         self._transport.write(payload)
         alarm = self.loop.call_at(deadline, self._is_late, answer)
         try:
@@ -184,7 +203,7 @@ class _Link(asyncio.Protocol):
 
     def _give_up(self, answer: asyncio.Future[list[object]]) -> None:
         if not answer.done():
-            self.drop(TimeoutError())
+            answer.set_exception(TimeoutError())
 
     def drop(self, why: BaseException) -> None:
         """Give the connection up: what was asked fails for this reason."""
@@ -192,7 +211,7 @@ class _Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         while self._asked:
-            _, _, answer = self._asked.popleft()
+            answer = self._asked.popleft().future
             if not answer.done():
                 answer.set_exception(why)
 
@@ -214,7 +233,7 @@ class _Link(asyncio.Protocol):
         while (reply := gets()) is not MORE:
             if not asked:
                 raise ValueError("more replies than questions")
-            count, answers, future = asked[0]
+            count, answers, future, _ = asked[0]
             answers.append(reply)
             if len(answers) == count:
                 asked.popleft()

@@ -70,7 +70,6 @@ class FeatureLadder:
         self._marks: tuple[int, ...] = (MISSING,) * len(views)
         self._asked = 0
         self._absent = [0] * len(views)
-        self._epoch: str | None = None
         self._said = SparseLog(_log, clock)
         self._reading: asyncio.Future[list[ColdView]] | None = None
 
@@ -88,9 +87,6 @@ class FeatureLadder:
         """The online store answered."""
         self.breaker.succeeded()
         self._marks = trip.synced_through
-        if trip.epoch != self._epoch:  # the store was filled anew: other numbers from here on
-            self.recent.clear()
-            self._epoch = trip.epoch
         self.recent.remember(wanted, trip, self._clock())
         self._asked += len(wanted)
         for v, times in enumerate(trip.available_at):
@@ -103,7 +99,7 @@ class FeatureLadder:
 
     async def stand_in(self, wanted: Sequence[Wanted]) -> StandIn:
         """What is known of ``wanted`` without the online store; no claim was made."""
-        trip = _nothing(self._views, len(wanted), self._marks)._replace(epoch=self._epoch)
+        trip = _nothing(self._views, len(wanted), self._marks)._replace(epoch=self.recent.epoch)
         rungs: list[Rung] = ["cached_features"] * len(wanted)
         missing = self._fill_from_recent(wanted, trip)
         if not any(missing):

@@ -44,6 +44,8 @@ class Recent:
     def __init__(self, views: tuple[View, ...], most_bytes: int = 24 * 1024 * 1024) -> None:
         self._kept: tuple[dict[str, _Kept], ...] = tuple({} for _ in views)
         self._bytes = [0] * len(views)
+        self.epoch: str | None = None
+        """That of the store when all this was read: the activities' numbers count in it."""
         self._most = most_bytes // len(views)
 
     def __len__(self) -> int:
@@ -51,6 +53,9 @@ class Recent:
 
     def remember(self, wanted: Sequence[Wanted], trip: Trip, now_s: float) -> None:
         """Keep what ``trip`` brought for ``wanted``, but for transactions where something was damaged."""
+        if trip.epoch != self.epoch:  # the store was filled anew: other numbers from here on
+            self.clear()
+            self.epoch = trip.epoch
         rows: Sequence[int] = range(len(wanted))
         if trip.damaged:
             rows = [i for i in rows if i not in trip.damaged]
@@ -78,7 +83,7 @@ class Recent:
         return Read(kept[1], np.frombuffer(kept[2], np.int64), kept[3])
 
     def clear(self) -> None:
-        """Forget everything: after a store was lost and filled anew its sequence numbers start again."""
+        """Forget everything."""
         for v, kept in enumerate(self._kept):
             kept.clear()
             self._bytes[v] = 0

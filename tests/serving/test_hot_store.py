@@ -154,3 +154,64 @@ def test_an_answer_that_arrived_while_the_process_was_held_up_still_counts(
         return len((await asked).activity[0][0])
 
     assert run(store, held_up()) == 16 + 48
+
+
+def test_an_answer_that_comes_too_late_is_passed_over_and_the_connection_stays(
+    project: str, tmp_path: object
+) -> None:
+    path, connections = f"{tmp_path}/slow.sock", []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        with contextlib.closing(writer):
+            while asked := await reader.read(65536):
+                if b"SCRIPT" in asked:
+                    writer.write(b"+OK\r\n" * asked.count(b"SCRIPT"))
+                elif b"slow" in asked:
+                    await asyncio.sleep(0.15)
+                    writer.write(b"+late\r\n")
+                else:
+                    writer.write(b"$3\r\nnow\r\n")
+
+    store = HotStore(f"unix://{path}", Commands(project, VIEWS), budget_s=0.05)
+
+    async def ask() -> object:
+        async with await asyncio.start_unix_server(talk, path):
+            with pytest.raises(StoreError, match="did not answer in time"):
+                await store.get(b"slow")
+            await asyncio.sleep(0.2)
+            found = await store.get(b"quick")
+            store.close()
+            await asyncio.sleep(0.01)
+            return found
+
+    assert run(store, ask()) == b"now"
+    assert len(connections) == 1
+
+
+def test_a_connection_that_takes_longer_than_a_trip_is_there_for_the_next_one(
+    project: str, tmp_path: object
+) -> None:
+    path = f"{tmp_path}/greets-slowly.sock"
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while asked := await reader.read(65536):
+                if b"SCRIPT" in asked:
+                    await asyncio.sleep(0.1)
+                    writer.write(b"+OK\r\n" * asked.count(b"SCRIPT"))
+                else:
+                    writer.write(b"+PONG\r\n")
+
+    store = HotStore(f"unix://{path}", Commands(project, VIEWS), budget_s=0.02)
+
+    async def ask() -> None:
+        async with await asyncio.start_unix_server(talk, path):
+            with pytest.raises(StoreError):
+                await store.ping()
+            await asyncio.sleep(0.2)
+            await store.ping()
+            store.close()
+            await asyncio.sleep(0.01)
+
+    run(store, ask())
