@@ -2,8 +2,7 @@
 
 All on one event loop: whatever arrives while a batch has its turn makes the next one, at most ``limit`` of it.
 Nothing is delayed to fill a batch. A batch that only waits for somebody else gives its turn up, so that the
-next one is at work meanwhile; one that is full already begins beside the one that has its turn. Not here: what
-is done with a batch.
+next one is at work meanwhile. Not here: what is done with a batch.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ MAX_BATCH = 32
 
 
 class Batcher(Generic[In, Out]):
-    """Awaits ``handle`` with lists of 1 to ``limit`` items, in their order, one list having its turn at a time
-    (two while more than a full one waits).
+    """Awaits ``handle`` with lists of 1 to ``limit`` items, in their order, one list having its turn at a time.
 
     ``handle`` is given the items and a GoOn, and returns one answer for each item; if it raises, every item
     of that call raises the same.
@@ -39,7 +37,7 @@ class Batcher(Generic[In, Out]):
         self._handle = handle
         self._limit = limit
         self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
-        self._turns = 0
+        self._taken = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -52,16 +50,15 @@ class Batcher(Generic[In, Out]):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Out] = loop.create_future()
         self._waiting.append((item, answer))
-        if len(self._waiting) == 1 or len(self._waiting) == self._limit:
+        if len(self._waiting) == 1:
             loop.call_soon(self._begin)
         return answer
 
     def _begin(self) -> None:
         """Begin a batch, if it is one's turn. Called a round of the loop after what gives rise to it, so that
         what has arrived on other connections is in it, too."""
-        full = len(self._waiting) >= self._limit
-        if self._waiting and self._turns < (2 if full else 1):
-            self._turns += 1
+        if self._waiting and not self._taken:
+            self._taken = True
             task = asyncio.get_running_loop().create_task(self._take_turn())
             self._tasks.add(task)  # the loop itself holds tasks weakly
             task.add_done_callback(self._tasks.discard)
@@ -70,14 +67,12 @@ class Batcher(Generic[In, Out]):
         """Handle one batch; its successor takes over when it gives up its turn, or has ended."""
         waiting, mine = self._waiting, True
         batch = [waiting.popleft() for _ in range(min(self._limit, len(waiting)))]
-        if len(waiting) >= self._limit:
-            asyncio.get_running_loop().call_soon(self._begin)
 
         def go_on() -> None:
             nonlocal mine
             if mine:
                 mine = False
-                self._turns -= 1
+                self._taken = False
                 asyncio.get_running_loop().call_soon(self._begin)
 
         try:

@@ -135,23 +135,3 @@ def test_giving_up_a_turn_twice_starts_one_batch_alone() -> None:
 
     assert asyncio.run(many()) == list(range(10))
     assert most == 1
-
-
-def test_a_full_batch_begins_beside_the_one_at_work_and_no_third() -> None:
-    at_work, most = 0, 0
-
-    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
-        nonlocal at_work, most
-        at_work += 1
-        most = max(most, at_work)
-        await asyncio.sleep(0.001)
-        at_work -= 1
-        return list(items)
-
-    async def many() -> list[int]:
-        return await asyncio.gather(*(batcher.submit(n) for n in range(50)))
-
-    batcher = Batcher(handle, limit=10)
-
-    assert asyncio.run(many()) == list(range(50))
-    assert most == 2
