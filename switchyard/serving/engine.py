@@ -33,9 +33,6 @@ from switchyard.serving.stopwatch import Stopwatch
 from switchyard.serving.trip import Append, Claim, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
 
-Clock = Callable[[], int]
-"""Wall clock in microseconds since the epoch."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -310,7 +307,7 @@ class Engine(Generic[R]):
         return written
 
     async def _write_surely(self, events: list[Append], replies: list[StoredReply]) -> Written:
-        """Write; if no answer came in time, once more with patience.
+        """Write; if no answer came in time, once more.
 
         The first try may have been applied, and then its numbers must still be learnt: an event that
         others see and that has no journalled number can't be recomputed. Writing again is safe.

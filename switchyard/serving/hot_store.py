@@ -135,10 +135,8 @@ class HotStore:
             for answer in await link.ask(b"".join(greeting), len(greeting), deadline):
                 if isinstance(answer, Exception):
                     raise ConnectionRefusedError(str(answer))
-        except (
-            BaseException
-        ) as error:  # also when this is cancelled: nobody else knows the connection
-            link.drop(error)
+        except BaseException as error:
+            link.drop(error)  # also when this is cancelled: nobody else knows the connection
             raise
         self._link = link
         return link
