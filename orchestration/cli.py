@@ -3,6 +3,7 @@ out; figures go to ``--json FILE`` too. Not here: any of the work."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shlex
@@ -239,17 +240,87 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
     sys.exit(1 if result.differences else 0)
 
 
-@main.command()
-@click.argument("release", required=False)
-@click.option("--reason", default="", help="Why; kept in the plan.")
-@json_option
-def reload(json_file: Path | None, release: str | None, reason: str) -> None:
-    """Have the running service's workers load RELEASE (default: what the plan names), no request failing."""
-    from orchestration.reloading import reload_release
+@main.group()
+def traffic() -> None:
+    """The traffic plan: which release decides, which one is on trial, for which share of the customers."""
 
-    done = reload_release(_settings_only(), release, reason)
+
+def _told(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every change of the plan."""
+    for option in (
+        json_option,
+        click.option("--number", type=int, help="Only if the plan has still this number."),
+        click.option("--who", default=getpass.getuser, help="Default: the user of this shell."),
+        click.option("--why", required=True, help="Kept in the history, with who and when."),
+    ):
+        command = option(command)
+    return command
+
+
+def _change(json_file: Path | None = None, **fields: Any) -> None:
+    from orchestration.traffic import asked, change_traffic
+
+    change = asked(fields)
+    done = change_traffic(_settings_only(), change)
     console.print(screen.key_values(done.as_dict()))
     _write_json(json_file, done.as_dict())
+
+
+@traffic.command()
+@click.option("--history", type=int, default=5, show_default=True, help="So many plans before.")
+@json_option
+def show(json_file: Path | None, history: int) -> None:
+    """The plan that holds, and those before it."""
+    from orchestration.traffic import described, history_of
+
+    plans = [described(plan) for plan in history_of(_settings_only())]
+    if not plans:
+        raise ServiceError("there is no traffic plan yet: the Bento's own release decides")
+    console.print(screen.key_values(plans[-1]))
+    for plan in plans[-2 : -2 - history : -1]:
+        console.print(screen.key_values(plan))
+    _write_json(json_file, plans)
+
+
+@traffic.command()
+@click.argument("release", required=False)
+@_told
+def shadow(**options: Any) -> None:
+    """RELEASE (default: the present challenger) scores beside the champion, which decides."""
+    _change(action="shadow", **options)
+
+
+@traffic.command()
+@click.argument("release", required=False)
+@click.option("--share", type=float, required=True, help="Of the customers, above 0 up to 0.5.")
+@_told
+def canary(**options: Any) -> None:
+    """RELEASE (default: the present challenger) decides for a share of the customers."""
+    _change(action="canary", **options)
+
+
+@traffic.command()
+@click.argument("release", required=False)
+@_told
+def promote(**options: Any) -> None:
+    """RELEASE (default: the challenger) decides for all; no verdict is asked for, so say why."""
+    _change(action="promote", **options)
+
+
+@traffic.command()
+@click.argument("release", required=False)
+@_told
+def rollback(**options: Any) -> None:
+    """Withdraw RELEASE (default: the challenger, without one the champion)."""
+    _change(action="rollback", **options)
+
+
+@main.command()
+@click.option("--why", default="read again", help="Kept in the history.")
+@json_option
+def reload(json_file: Path | None, why: str) -> None:
+    """Have the workers load what the traffic plan names, no request failing."""
+    _change(json_file, action="reload", who=getpass.getuser(), why=why)
 
 
 @main.command()

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -24,8 +25,10 @@ import psutil
 from assets.ports import Deployed
 from bentos.fraud.build import build_bento, built_from
 from switchyard.errors import ServiceError
+from switchyard.fraud.online import traffic_of
 from switchyard.lake import write_text
-from switchyard.serving.plan import Plan, read_plan, write_plan
+from switchyard.serving import valkey
+from switchyard.serving.plan import deployed
 from switchyard.settings import Settings
 
 READY_TIMEOUT_S = 90.0
@@ -77,8 +80,8 @@ def current(settings: Settings) -> Deployed | None:
     path = _state(settings)
     if not path.exists():
         return None
-    deployed = Deployed(**json.loads(path.read_text()))
-    return deployed if _is_service(deployed.pid) else None
+    named = Deployed(**json.loads(path.read_text()))
+    return named if _is_service(named.pid) else None
 
 
 def stop(settings: Settings) -> bool:
@@ -161,14 +164,17 @@ def stop_process(pid: int) -> None:
 
 def _succeed(settings: Settings, new: Deployed, old: Deployed | None) -> None:
     """In the new service its own release decides, and what decided before is the rung below it."""
-    previous = None
-    if old:
-        plan = read_plan(settings.home)
-        plan = plan if plan and plan.bento == old.release else Plan(old.release, old.release)
-        previous = plan.succeeded_by(new.release)
-    write_plan(
-        settings.home, Plan(new.release, new.release, previous, reason="deployed as its own Bento")
-    )
+    traffic = traffic_of(settings.home, valkey.address_of(settings).url)
+    try:
+        traffic.change(
+            old.release if old else new.release,
+            lambda plan: deployed(plan, new.release),
+            who="deployment",
+            why="deployed as its own Bento",
+            now=datetime.now(UTC),
+        )
+    finally:
+        traffic.close()
 
 
 def log_of(settings: Settings, release_id: str) -> Path:

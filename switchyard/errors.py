@@ -4,7 +4,8 @@
     |-- SettingsError          a setting is missing, contradictory or out of range
     |-- InputError             what came from outside is wrong: names file, column and row where there is one
     |   |-- SourceError        a file or folder of transactions can't be read as such
-    |   `-- RequestError       one API request is wrong (carries the HTTP status and the field)
+    |   |-- RequestError       one API request is wrong (carries the HTTP status and the field)
+    |   `-- PlanError          the traffic plan, as it is, can't be changed like that
     |-- LakeError              a table or day that a step needs is not in the lake
     |-- StoreError             the online store is down, slow or answers something else than it should
     |-- JournalError           a decision could not be written down, or a journal can't be read
@@ -52,6 +53,10 @@ class RequestError(InputError):
         self.status = status
         self.field = field
         self.retry_after_s = retry_after_s
+
+
+class PlanError(InputError):
+    """The traffic plan, as it is, can't be changed like that."""
 
 
 class LakeError(SwitchyardError):
