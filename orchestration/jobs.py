@@ -1,7 +1,5 @@
 """Jobs: the stages of the lifecycle as verbs, and the whole of it."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import dagster as dg
