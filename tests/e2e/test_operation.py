@@ -7,19 +7,19 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestration.reloading import reload_release
 from switchyard.errors import ReleaseError
 from switchyard.learning.release import Release
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving.exposition import SCORE_BINS
 from switchyard.serving.metrics import COUNTED, REASONS
 from switchyard.serving.observed import OBSERVED
-from switchyard.serving.plan import read_plan
+from switchyard.serving.plan import Change, Plan
 from switchyard.serving.segments import read_journal
 from switchyard.serving.workers import Worker, run_folder, workers
 from switchyard.settings import load_settings
@@ -50,6 +50,16 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {PATIENCE_S:.0f} s"
         time.sleep(0.02)
+
+
+def promotion(release: str) -> Change:
+    return asked({"action": "promote", "release": release, "who": "ann", "why": "a test"})
+
+
+def content(plan: Plan | None) -> dict[str, Any]:
+    """A plan but for its number and who made it, when and why."""
+    assert plan is not None
+    return {f: getattr(plan, f) for f in ("bento", "champion", "previous", "challenger", "mode")}
 
 
 def told(served: Served) -> list[Worker]:
@@ -95,15 +105,15 @@ def test_workers_take_a_named_release_while_requests_go_on(two: Served, other: R
 
     with sending(two.port) as sent:
         until(lambda: len(sent.answered) > 50)
-        done = reload_release(settings, other.id, "a test")
+        done = change_traffic(settings, promotion(other.id))
         sent.releases.clear()
         until(lambda: sent.releases.total() > 100)
         after = dict(sent.releases)
-        back = reload_release(settings, own, "and back")
+        back = change_traffic(settings, promotion(own))
 
-    assert (done.champion, done.previous) == (other.id, own)
+    assert (done.after.champion, done.after.previous) == (other.id, own)
     assert {worker.pid for worker in told(two)} <= set(done.workers)  # others may serve it, too
-    assert (back.champion, back.previous) == (own, other.id)
+    assert (back.after.champion, back.after.previous) == (own, other.id)
     assert after[other.id] >= 90  # a few were under way
     assert sent.other == {}
 
@@ -112,16 +122,16 @@ def test_a_damaged_release_is_refused_and_the_plan_is_as_before(
     two: Served, other: Release
 ) -> None:
     settings = load_settings(home=two.home)
-    before = read_plan(two.home)
+    before = mirrored(two.home)
     champions = {worker.champion for worker in told(two)}
     foreign = make_release(two.home / "releases", code_hash="of-another-code")
 
     with pytest.raises(ReleaseError, match=r"what served before goes on: .*another-code"):
-        reload_release(settings, foreign.id, "does it compute?")
+        change_traffic(settings, promotion(foreign.id))
     with pytest.raises(ReleaseError, match="holds no release"):
-        reload_release(settings, "0" * 32, "a slip")
+        change_traffic(settings, promotion("0" * 32))
 
-    assert read_plan(two.home) == before
+    assert content(mirrored(two.home)) == content(before)
     assert {worker.champion for worker in told(two)} == champions
     assert two.client.get("/readyz").status_code == 200
 
