@@ -24,11 +24,14 @@ from switchyard.serving.trip import (
     Trip,
     Wanted,
     Written,
+    displaced,
     epoch_of,
     fit,
+    held,
     mark_of,
     read_trip,
     read_written,
+    taken_over,
 )
 from switchyard.serving.wire import Wire, command
 
@@ -72,7 +75,12 @@ class OnlineStore:
     def read(self, wanted: Sequence[Wanted], timeout_s: float | None = None) -> Trip:
         """Profiles, activity and claims of the transactions, and the views' marks, in one trip."""
         payload, replies = self.commands.read(wanted)
-        return read_trip(self.views, wanted, self._wire.ask(payload, replies, timeout_s))
+        trip = read_trip(self.views, wanted, self._wire.ask(payload, replies, timeout_s))
+        if rows := held(trip):
+            claims = [claim for i in rows if (claim := wanted[i].claim)]
+            answers = self._wire.ask(*self.commands.take_over(claims), timeout_s)
+            trip = taken_over(trip, rows, answers)
+        return trip
 
     def write(
         self,
@@ -82,7 +90,10 @@ class OnlineStore:
     ) -> Written:
         """Append events to activities and store replies, in one trip. Safe to repeat as a whole."""
         payload, count = self.commands.write(appends, replies)
-        return read_written(len(appends), self._wire.ask(payload, count, timeout_s))
+        written = read_written(len(appends), self._wire.ask(payload, count, timeout_s))
+        if earlier := displaced(replies, written):
+            self._wire.ask(*self.commands.put_back(earlier), timeout_s)
+        return written
 
     # ------------------------------------------------------------ what syncs and restores write
 
