@@ -113,7 +113,7 @@ class Traffic:
     def change(
         self, bento: str, step: Step, *, who: str, why: str, now: datetime
     ) -> tuple[Plan, Plan]:
-        """Make ``step``; the plans before and after it, twice the same where it changes nothing.
+        """Make ``step``; the plans before and after it, twice the same where it changes nothing of a plan.
 
         ``bento`` is the Bento that answers: a plan for another one counts as none. Raises PlanError if the
         step can't be made, or other hosts change the plan all the time.
@@ -232,8 +232,8 @@ def change_plan(
 
 
 def _is_for(lines: Lines, bento: str) -> bool:
-    """Whether the newest plan, if there is one, is for that Bento."""
-    return not lines or _decode(lines[-1]).bento == bento
+    """Whether there is a plan and the newest one is for that Bento."""
+    return bool(lines) and _decode(lines[-1]).bento == bento
 
 
 def _told(plan: Plan, number: int, who: str, why: str, now: datetime) -> Plan:
