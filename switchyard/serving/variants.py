@@ -31,8 +31,8 @@ MOST_WAITING = 1_024
 """Vectors that may wait for the shadow; what is beyond is dropped and counted."""
 AT_ONCE = 8
 """Vectors that it judges before others have their turn: a fraction of a millisecond."""
-PAUSE_S = 0.001
-"""By then the replies have gone out."""
+PAUSE_S = 0.005
+"""By then the replies have gone out, and as a rule a few vectors have come together."""
 
 Judge = Callable[[Sequence[Any], Floats, Callable[[float], None]], list[Judgement]]
 Part = Variant | Literal["named"]
