@@ -179,9 +179,22 @@ class OnlineStore:
 
     def last_number(self, owner: str, entity: str) -> int:
         """The newest sequence number of an activity, 0 for none."""
-        key = self.commands.activity_key(owner, entity)
-        (head,) = self._tell([command(b"GETRANGE", key, b"0", b"7")])
-        return int.from_bytes(head, "little") if isinstance(head, bytes) else 0
+        return self.last_numbers(owner, [entity])[0]
+
+    def last_numbers(self, owner: str, entities: Sequence[str]) -> list[int]:
+        """The same of several, in their order."""
+        found: list[int] = []
+        for some in _in_groups(entities):
+            keys = [self.commands.activity_key(owner, entity) for entity in some]
+            for head in self._tell([command(b"GETRANGE", key, b"0", b"7") for key in keys]):
+                found.append(int.from_bytes(head, "little") if isinstance(head, bytes) else 0)
+        return found
+
+    def server(self) -> str:
+        """Which server answers: another one after each start, and where a replica has taken over."""
+        (told,) = self._tell([command(b"INFO", b"server")])
+        lines = told.decode(errors="replace").split() if isinstance(told, bytes) else []
+        return next((line for line in lines if line.startswith("run_id:")), "")
 
     def activity_cutoff(self) -> int | None:
         """Event time (microseconds) up to which a sync filled the store, None: never."""

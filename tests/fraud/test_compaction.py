@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from switchyard.fraud.compaction import (
 from switchyard.lake import Lake
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.journal import Journal
+from switchyard.serving.ledger import Ledger, note_what_the_dead_left
 from switchyard.serving.segments import read_journal, segments
 
 MIDNIGHT_US = 1_772_409_600_000_000  # 2026-03-02 00:00 UTC
@@ -80,7 +82,8 @@ def write_journal(folder: Path, *, numbers: range = range(12)) -> None:
     with Journal(folder, segment_bytes=3_000) as journal:
         for n in numbers:
             received = MIDNIGHT_US + (n - 6) * 1_000_000
-            journal.append([decision(n, received), {"type": "appended", "transaction_id": f"t{n}"}])
+            number = {"type": "appended", "kind": "transaction", "transaction_id": f"t{n}"}
+            journal.append([decision(n, received), number])
             if n % 4 == 0:
                 shadow = {
                     "type": "shadow",
@@ -302,3 +305,19 @@ def test_a_day_that_an_earlier_version_began_is_gone_on_with(journal: Path, lake
     rows = lake.read("decisions", DAYS[1])
     assert rows.schema.equals(SCHEMAS["decisions"])
     assert set(rows["experiment"].to_pylist()) == {None, "5a17"}
+
+
+def test_what_a_dead_worker_left_undone_is_noted_also_if_the_compaction_finds_it_first(
+    journal: Path, lake: Lake
+) -> None:
+    """Once its segment is sealed, a worker that starts no longer looks into it."""
+    dying = Journal(journal)
+    dying.append([decision(99, MIDNIGHT_US)])
+    assert dying._segment is not None
+    os.close(dying._segment._file)
+
+    compact(journal, lake)
+
+    assert note_what_the_dead_left(journal) == 0
+    with closing(Ledger(journal)) as ledger:
+        assert ledger.all_unsettled() == ["t99"]
