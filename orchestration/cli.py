@@ -245,12 +245,20 @@ def traffic() -> None:
     """The traffic plan: which release decides, which one is on trial, for which share of the customers."""
 
 
+def _user() -> str:
+    """Who runs this shell; in a container that may be a number alone."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
 def _told(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every change of the plan."""
     for option in (
         json_option,
         click.option("--number", type=int, help="Only if the plan has still this number."),
-        click.option("--who", default=getpass.getuser, help="Default: the user of this shell."),
+        click.option("--who", default=_user, help="Default: the user of this shell."),
         click.option("--why", required=True, help="Kept in the history, with who and when."),
     ):
         command = option(command)
@@ -320,7 +328,7 @@ def rollback(**options: Any) -> None:
 @json_option
 def reload(json_file: Path | None, why: str) -> None:
     """Have the workers load what the traffic plan names, no request failing."""
-    _change(json_file, action="reload", who=getpass.getuser(), why=why)
+    _change(json_file, action="reload", who=_user(), why=why)
 
 
 @main.command()

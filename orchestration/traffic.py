@@ -59,8 +59,9 @@ def change_traffic(settings: Settings, change: Change) -> Changed:
     """Change the plan; returns when all workers of the running service follow it.
 
     Where no service runs, the plan that there is is changed. Raises PlanError if the change can't be made;
-    ReleaseError if a release is unknown or damaged, or a worker refuses it: the plan is then as before;
-    ServiceError if there is neither service nor plan, or the workers say nothing in time.
+    ReleaseError if a release is unknown or damaged, or a worker refuses one that the plan names anew: it is
+    then as before (what takes a release out is never taken back); ServiceError if there is neither service
+    nor plan, or the workers say nothing in time.
     """
     started = time.monotonic()
     bento, running = _answering(settings)
@@ -77,9 +78,11 @@ def change_traffic(settings: Settings, change: Change) -> Changed:
         )
         told = _wait(settings, running, after.number)
         refusals = [worker.refused for worker in told if worker.refused]
-        if refusals:
+        if refusals and _names_anew(before, after):
             _take_back(traffic, before, after, refusals[0])
             raise ReleaseError(f"not done, what served before goes on: {refusals[0]}")
+        if refusals:
+            raise ReleaseError(f"done, but a worker can't follow all of the plan: {refusals[0]}")
     finally:
         traffic.close()
     return Changed(before, after, [w.pid for w in told], time.monotonic() - started)
@@ -139,6 +142,11 @@ def _wait(settings: Settings, running: list[Service], number: int) -> list[Worke
     raise ServiceError(
         f"not every worker has followed the plan within {FOLLOW_TIMEOUT_S:.0f} s; the service's log says why"
     )
+
+
+def _names_anew(before: Plan, after: Plan) -> bool:
+    """Whether a release decides, or is on trial, that did not before."""
+    return after.champion != before.champion or after.challenger not in (None, before.challenger)
 
 
 def _take_back(traffic: Traffic, before: Plan, refused: Plan, reason: str) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from switchyard.errors import PlanError
+from switchyard.serving.releases import RELEASE_ID
 
 Mode = Literal["off", "shadow", "canary"]
 Action = Literal["shadow", "canary", "promote", "rollback", "reload"]
@@ -22,7 +23,7 @@ Action = Literal["shadow", "canary", "promote", "rollback", "reload"]
 MOST_SHARE = 0.5
 """Largest share of a challenger: the control is as large, and nobody is in both."""
 
-ReleaseId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+ReleaseId = Annotated[str, msgspec.Meta(pattern=rf"^{RELEASE_ID.pattern}\Z")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=MOST_SHARE)]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,8 @@ from switchyard.errors import PlanError, ReleaseError, ServiceError
 from switchyard.fraud.online import traffic_of
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving import valkey
-from switchyard.serving.traffic import mirrored
+from switchyard.serving.traffic import change_plan, mirrored
+from switchyard.serving.workers import Worker, open_run_folder, tell
 from switchyard.settings import Settings
 from tests.homes import Home, own_environment
 from tests.releases import make_release
@@ -101,6 +103,41 @@ def test_what_can_not_be_done_is_said_and_leaves_the_plan_alone(
         change_traffic(home.settings, asked(fields | TOLD))
 
     assert history_of(home.settings) == before
+
+
+@pytest.fixture
+def refusing(home: Home) -> str:
+    """This process passes for a service of the plan's Bento, whose worker can serve nothing new."""
+    plan = mirrored(home.settings.home)
+    assert plan is not None
+    folder = open_run_folder(home.settings.home, plan.bento)
+    tell(folder, Worker(os.getpid(), plan.champion, None, None, 1_000, "model.ubj is damaged"))
+    return plan.champion
+
+
+def test_what_a_worker_refuses_is_taken_back_and_the_history_says_so(
+    home: Home, challenger: str, refusing: str
+) -> None:
+    with pytest.raises(ReleaseError, match=r"what served before goes on: model\.ubj is damaged"):
+        change_traffic(home.settings, asked({"action": "shadow", "release": challenger, **TOLD}))
+
+    tried, back = history_of(home.settings)[-2:]
+    assert (tried.challenger, back.challenger, back.champion) == (challenger, None, refusing)
+    assert back.why.startswith("taken back, a worker refused it: model.ubj is damaged")
+
+
+def test_a_rollback_is_never_taken_back(home: Home, challenger: str, refusing: str) -> None:
+    traffic = traffic_of(home.settings.home, valkey.address_of(home.settings).url)
+    canary = asked({"action": "canary", "share": 0.1, "release": challenger, **TOLD})
+    change_plan(traffic, refusing, canary, now=NOW)
+    traffic.close()
+
+    with pytest.raises(ReleaseError, match="done, but a worker can't follow all"):
+        change_traffic(home.settings, asked({"action": "rollback", **TOLD}))
+
+    plan = mirrored(home.settings.home)
+    assert plan is not None
+    assert (plan.champion, plan.challenger) == (refusing, None)
 
 
 def test_the_job_changes_the_plan_with_who_and_why(home: Home, challenger: str) -> None:
