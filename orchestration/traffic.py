@@ -7,7 +7,7 @@ change does (``switchyard.serving.plan``), where plans are kept (``switchyard.se
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +19,9 @@ from switchyard.errors import PlanError, ReleaseError, ServiceError
 from switchyard.fraud.online import traffic_of
 from switchyard.learning.release import check_release
 from switchyard.serving import valkey
-from switchyard.serving.plan import Change, Plan
+from switchyard.serving.plan import Change, Plan, Step
 from switchyard.serving.traffic import Traffic, change_plan, mirrored
-from switchyard.serving.workers import Service, Worker, run_folder, services, workers
+from switchyard.serving.workers import Worker, run_folder, services, workers
 from switchyard.settings import Settings
 
 FOLLOW_TIMEOUT_S = 60.0
@@ -58,25 +58,43 @@ def asked(fields: Mapping[str, Any]) -> Change:
 def change_traffic(settings: Settings, change: Change) -> Changed:
     """Change the plan; returns when all workers of the running service follow it.
 
-    Where no service runs, the plan that there is is changed. Raises PlanError if the change can't be made;
-    ReleaseError if a release is unknown or damaged, or a worker refuses one that the plan names anew: it is
-    then as before (what takes a release out is never taken back); ServiceError if there is neither service
-    nor plan, or the workers say nothing in time.
+    Where no service runs, the plan that there is is changed. Raises PlanError if the change can't be made,
+    ReleaseError if a release is unknown or damaged, and what ``follow`` raises.
     """
-    started = time.monotonic()
-    bento, running = _answering(settings)
-    if change.action == "reload" and not running:
-        raise ServiceError(_NOTHING_RUNS.format(home=settings.home))
-    traffic = traffic_of(settings.home, valkey.address_of(settings).url)
-    try:
-        before, after = change_plan(
+    bento = _answering(settings, change)
+
+    def made(traffic: Traffic) -> tuple[Plan, Plan]:
+        return change_plan(
             traffic,
             bento,
             change,
             now=datetime.now(UTC),
             check=lambda release: check_release(settings.releases / release),
         )
-        told = _wait(settings, running, after.number)
+
+    return follow(settings, made)
+
+
+def step_traffic(settings: Settings, bento: str, step: Step, *, who: str, why: str) -> Changed:
+    """The same for a step of the plan of ``bento``, the Bento that has answered so far; the workers of the
+    one that the plan is for afterwards are waited for. For deployments and promotions."""
+    return follow(
+        settings,
+        lambda traffic: traffic.change(bento, step, who=who, why=why, now=datetime.now(UTC)),
+    )
+
+
+def follow(settings: Settings, made: Callable[[Traffic], tuple[Plan, Plan]]) -> Changed:
+    """Have the plan changed and wait until all workers of its Bento follow it.
+
+    Raises ReleaseError if a worker refuses a release that the plan names anew: it is then as before (what
+    takes a release out is never taken back); ServiceError if the workers say nothing in time.
+    """
+    started = time.monotonic()
+    traffic = traffic_of(settings.home, valkey.address_of(settings).url)
+    try:
+        before, after = made(traffic)
+        told = _wait(settings, after)
         refusals = [worker.refused for worker in told if worker.refused]
         if refusals and _names_anew(before, after):
             _take_back(traffic, before, after, refusals[0])
@@ -111,34 +129,33 @@ def described(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _answering(settings: Settings) -> tuple[str, list[Service]]:
-    """The Bento that answers, the deployed one or else the one served by hand, and its services; without any,
-    the Bento of the plan."""
-    living = services(settings.home)
-    deployed = deployment.current(settings)
-    if deployed or living:
-        bento = deployed.release if deployed else living[0].bento
-        return bento, [service for service in living if service.bento == bento]
-    if plan := mirrored(settings.home):
-        return plan.bento, []
-    raise ServiceError(_NOTHING_RUNS.format(home=settings.home))
+def _answering(settings: Settings, change: Change) -> str:
+    """The Bento that answers, the deployed one or else the one served by hand; without any, that of the plan,
+    which can be changed then, but not be read again."""
+    if running := deployment.current(settings):
+        return running.release
+    for service in services(settings.home):
+        return service.bento
+    plan = mirrored(settings.home)
+    if plan is None or change.action == "reload":
+        raise ServiceError(
+            f"no service is running in {settings.home}: start one with `switchyard serve`, or deploy one "
+            "with `switchyard demo`"
+        )
+    return plan.bento
 
 
-_NOTHING_RUNS = (
-    "no service is running in {home}: start one with `switchyard serve`, or deploy one with "
-    "`switchyard demo`"
-)
-
-
-def _wait(settings: Settings, running: list[Service], number: int) -> list[Worker]:
-    if not running:
-        return []
+def _wait(settings: Settings, plan: Plan) -> list[Worker]:
+    """What all workers of the services of the plan's Bento say once they follow it."""
+    running = [service for service in services(settings.home) if service.bento == plan.bento]
     deadline = time.monotonic() + FOLLOW_TIMEOUT_S
-    while time.monotonic() < deadline:
+    while running and time.monotonic() < deadline:
         told = [w for s in running for w in workers(run_folder(settings.home, s.pid))]
-        if told and all(worker.plan >= number for worker in told):
+        if told and all(worker.plan >= plan.number for worker in told):
             return told
         time.sleep(0.02)
+    if not running:
+        return []
     raise ServiceError(
         f"not every worker has followed the plan within {FOLLOW_TIMEOUT_S:.0f} s; the service's log says why"
     )

@@ -139,7 +139,12 @@ def rolled_back(plan: Plan, release: str | None) -> Plan:
 
 def deployed(plan: Plan, release: str) -> Plan:
     """The Bento of ``release`` replaces the one before, and its own release decides in it."""
-    return _changed(promoted(plan, release), bento=release)
+    return settled(plan, release, release, _succeeded_by(plan, release))
+
+
+def settled(plan: Plan, bento: str, champion: str, previous: str | None) -> Plan:
+    """Who decides in which Bento, said outright; nobody is on trial."""
+    return _without_trial(plan, bento=bento, champion=champion, previous=previous)
 
 
 def carried(plan: Plan, release: str) -> Plan:

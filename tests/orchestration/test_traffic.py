@@ -15,11 +15,12 @@ from click.testing import CliRunner, Result
 
 from orchestration.cli import main
 from orchestration.runs import RunFailedError
-from orchestration.traffic import asked, change_traffic, history_of
+from orchestration.traffic import asked, change_traffic, history_of, step_traffic
 from switchyard.errors import PlanError, ReleaseError, ServiceError
 from switchyard.fraud.online import traffic_of
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving import valkey
+from switchyard.serving.plan import deployed
 from switchyard.serving.traffic import change_plan, mirrored
 from switchyard.serving.workers import Worker, open_run_folder, tell
 from switchyard.settings import Settings
@@ -138,6 +139,22 @@ def test_a_rollback_is_never_taken_back(home: Home, challenger: str, refusing: s
     plan = mirrored(home.settings.home)
     assert plan is not None
     assert (plan.champion, plan.challenger) == (refusing, None)
+
+
+def test_a_step_of_a_deployment_is_waited_for_in_the_bento_that_comes(
+    home: Home, challenger: str, refusing: str
+) -> None:
+    """Nobody serves that Bento here, so nobody refuses."""
+    done = step_traffic(
+        home.settings,
+        refusing,
+        lambda plan: deployed(plan, challenger),
+        who="ann",
+        why="its own Bento",
+    )
+
+    assert (done.after.bento, done.after.champion, done.workers) == (challenger, challenger, [])
+    assert done.after.previous == refusing
 
 
 def test_the_job_changes_the_plan_with_who_and_why(home: Home, challenger: str) -> None:

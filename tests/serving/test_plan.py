@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchyard.errors import PlanError
-from switchyard.serving.plan import Change, Plan, carried, deployed, first
+from switchyard.serving.plan import Change, Plan, carried, deployed, first, settled
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
 PLAN = Plan(bento=A, champion=A, previous=B, number=7, who="ann", why="began")
@@ -110,6 +110,13 @@ def test_a_deployed_bento_decides_with_its_own_release_and_ends_the_trial() -> N
     plan = deployed(after(PLAN, change("canary", release=C, share=0.2)), C)
 
     assert (plan.bento, plan.champion, plan.previous, plan.challenger) == (C, C, A, None)
+
+
+def test_who_decides_can_be_said_outright_and_saying_it_again_changes_nothing() -> None:
+    plan = settled(after(PLAN, change("canary", release=C, share=0.2)), B, C, None)
+
+    assert (plan.bento, plan.champion, plan.previous, plan.challenger) == (B, C, None, None)
+    assert settled(plan, B, C, None) == plan
 
 
 def test_a_carrying_bento_changes_nobody_who_decides_or_is_on_trial() -> None:
