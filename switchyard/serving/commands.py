@@ -45,12 +45,12 @@ class Commands:
         self._marks = marks + self._epoch
 
     def read(self, wanted: Sequence[Wanted]) -> tuple[bytes, int]:
-        """For each transaction its profiles, activity and, if wanted, its claim; then the views' marks; last,
-        so that it speaks for all that was read, the epoch."""
+        """For each transaction its profiles, activity and, if wanted, its claim; then the views' marks; first
+        and last, so that it speaks for all that was read, the epoch."""
         parts = [part for each in wanted for part in self._read_parts(each)]
         claims = sum(each.claim is not None for each in wanted)
-        replies = 2 * len(self.views) * len(wanted) + claims + len(self.views) + 1
-        return b"".join(parts) + self._marks, replies
+        replies = 2 * len(self.views) * len(wanted) + claims + len(self.views) + 2
+        return b"".join([self._epoch, *parts, self._marks]), replies
 
     def take_over(self, claims: Sequence[Claim]) -> tuple[bytes, int]:
         """Claims that somebody else has: ours now, if his time is over."""
@@ -61,8 +61,9 @@ class Commands:
         return b"".join(parts), len(parts)
 
     def write(self, appends: Sequence[Append], replies: Sequence[Reply]) -> tuple[bytes, int]:
-        """The events, the replies to keep, the epoch; safe to send again as a whole."""
-        parts = [APPEND.call(self.activity_key(a.owner, a.entity), a.record) for a in appends]
+        """The epoch, the events, the replies to keep, the epoch; safe to send again as a whole."""
+        parts = [self._epoch]
+        parts += [APPEND.call(self.activity_key(a.owner, a.entity), a.record) for a in appends]
         parts += [self._finish(r) for r in replies]
         parts.append(self._epoch)
         return b"".join(parts), len(parts)

@@ -50,6 +50,12 @@ class Ledger:
         self._files: _Files | None = None
         self._decided = DecidedIndex(folder)
 
+    @property
+    def token(self) -> bytes:
+        """Names this host in the claims of whoever holds the id here."""
+        with _as_journal_error(self._folder):
+            return (self._files or self._open()).holds.token
+
     def hold(self, transaction_id: str) -> bool:
         """Claim the id on this host until :meth:`let_go`, or the death of this process; False if somebody
         has it."""

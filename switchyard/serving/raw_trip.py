@@ -16,7 +16,7 @@ import numpy.typing as npt
 from switchyard import compiling
 from switchyard.serving.feast_format import MISSING, Ints, View
 from switchyard.serving.stored_rows import INT64_TAG, NANOS_TAG, SECONDS_TAG, read_varint
-from switchyard.serving.trip import Trip, Wanted, claimed, epoch_of, mark_of
+from switchyard.serving.trip import Trip, Wanted, claimed, epoch_throughout, mark_of
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -49,15 +49,15 @@ def read_raw(views: tuple[View, ...], wanted: Sequence[Wanted], text: bytes) -> 
     n, count = len(wanted), len(views)
     profiles = tuple([np.empty((n, len(view.features)), np.int64) for view in views])
     times = np.empty((count, n), np.int64)
-    places = np.empty(((count + 1) * (n + 1), 2), np.int64)
+    places = np.empty(((count + 1) * (n + 1) + 1, 2), np.int64)
     if not _decode(np.frombuffer(text, np.uint8), n, profiles, times, places):
         return None
-    parts = [None if end == _NIL else text[start:end] for start, end in places.tolist()]
+    epoch, *parts = [None if end == _NIL else text[start:end] for start, end in places.tolist()]
     size = n * (count + 1)
     claims = [claimed(part) for part in parts[count : size : count + 1]]
     if None in claims:
         return None
-    *marks, epoch = parts[size:]
+    *marks, epoch_after = parts[size:]
     return Trip(
         profiles,
         tuple(times),
@@ -65,7 +65,7 @@ def read_raw(views: tuple[View, ...], wanted: Sequence[Wanted], text: bytes) -> 
         claims,
         tuple(map(mark_of, marks)),
         frozenset(),
-        epoch_of(epoch),
+        epoch_throughout(epoch, epoch_after),
     )
 
 
@@ -189,9 +189,12 @@ def _profile(text: Bytes, at: int, values: Ints) -> Any:
 
 @_compiled
 def _decode(text: Bytes, n: int, profiles: tuple[Ints, ...], times: Ints, places: Ints) -> bool:
-    """Fill in profiles, their times, and where activities and claims, then marks and epoch lie."""
+    """Fill in profiles, their times, and where the epoch, activities and claims, marks and epoch lie."""
     at: Any = np.int64(0)
-    place = 0
+    places[0, 0], places[0, 1], at = _string(text, at)
+    if at < 0:
+        return False
+    place = 1
     for i in range(n):
         for v in range(len(profiles)):
             times[v, i], at = _profile(text, at, profiles[v][i])

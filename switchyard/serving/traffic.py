@@ -27,7 +27,7 @@ MIRROR = "traffic.jsonl"
 """File of the home: one plan a line, as in the store."""
 KEPT = 1_000
 """Plans that are kept, the newest ones."""
-TRIES = 5
+TRIES = 50
 """How often a change is tried anew on a plan that another host has changed meanwhile."""
 STORE_S = 0.5
 

@@ -15,8 +15,8 @@ from switchyard.serving.stored_rows import read_rows
 
 
 class Claim(NamedTuple):
-    """The wish to decide a transaction. ``token`` (16 bytes) names the asking request, ``digest`` (16
-    bytes) the body; the same token may claim again."""
+    """The wish to decide a transaction. ``token`` (16 bytes) names who asks, ``digest`` (16 bytes) the body;
+    the same token may claim again."""
 
     transaction_id: str
     token: bytes
@@ -106,9 +106,9 @@ _OF_ONE_KEY = ("WRONGTYPE", "ERR")
 
 
 def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[object]) -> Trip:
-    """The replies of one read: for each transaction a profile and a blob per view, then its claim, if it
-    made one; at the end one mark per view, and the epoch."""
-    *rest, epoch = fit(replies)
+    """The replies of one read: the epoch; for each transaction a profile and a blob per view, then its claim,
+    if it made one; at the end one mark per view, and the epoch again."""
+    epoch, *rest, epoch_after = fit(replies)
     answers = iter(rest)
     rows: list[list[object]] = [[] for _ in views]
     activity: list[list[bytes]] = [[] for _ in views]
@@ -134,7 +134,7 @@ def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[o
         claims,
         tuple(mark_of(mark) for mark in answers),
         damaged.union(*(of_view.damaged for of_view in read)),
-        epoch_of(epoch),
+        epoch_throughout(epoch, epoch_after),
     )
 
 
@@ -155,8 +155,8 @@ def taken_over(trip: Trip, rows: Sequence[int], answers: list[object]) -> Trip:
 
 
 def read_written(appends: int, replies: list[object]) -> Written:
-    """The replies of one write: a number for each append, what each reply replaced, the epoch."""
-    *answers, epoch = fit(replies)
+    """The replies of one write: the epoch, a number for each append, what each reply replaced, the epoch."""
+    epoch, *answers, epoch_after = fit(replies)
     numbers, replaced = answers[:appends], answers[appends:]
     return Written(
         [number if isinstance(number, int) else 0 for number in numbers],
@@ -165,7 +165,7 @@ def read_written(appends: int, replies: list[object]) -> Written:
             for held in replaced
         ],
         tuple(str(answer) for answer in answers if isinstance(answer, Exception)),
-        epoch_of(epoch),
+        epoch_throughout(epoch, epoch_after),
     )
 
 
@@ -185,7 +185,7 @@ def claimed(answer: object) -> Claimed | None:
     if not isinstance(answer, bytes):
         return None
     kind, digest = answer[:1], answer[1:17]
-    if kind == b"r":
+    if kind == b"r" and answer[17:18] == b"{":
         return Claimed("stored", digest, answer[17:])
     if kind == b"c":
         return Claimed("held", answer[17:33])
@@ -200,6 +200,11 @@ def mark_of(answer: object) -> int:
         return MISSING if answer is None else int(answer)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         raise StoreError(f"the online store holds {answer!r} where a time should be") from None
+
+
+def epoch_throughout(before: object, after: object) -> str | None:
+    """The epoch of a trip in which it was asked for at both ends; None if the store was filled in between."""
+    return epoch_of(after) if before == after else None
 
 
 def epoch_of(answer: object) -> str | None:

@@ -29,7 +29,6 @@ from switchyard.fraud.windows import build_profiles
 from switchyard.lake import Lake, write_parquet
 from switchyard.serving import valkey
 from switchyard.serving.engine import Asked, Engine
-from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal, wall_clock_us
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
@@ -44,7 +43,6 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 BEFORE = NOON - timedelta(hours=12)  # midnight
 READER = FraudReader(Parser("EUR", future_limit=None), FraudDomain(100))
 encode = msgspec.json.encode
-new_token = unique_tokens()
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +120,7 @@ def decide(engine: Engine[Transaction], *rows: Row) -> list[Answer]:
     """The answers to one batch."""
     now_us = wall_clock_us()
     asked = [
-        Asked(READER.transaction(encode(transaction_body(r)), now_us), now_us, 0.0, new_token())
-        for r in rows
+        Asked(READER.transaction(encode(transaction_body(r)), now_us), now_us, 0.0) for r in rows
     ]
     answers = loops.run(engine.store, engine.decide(asked))
     found = [answer for answer in answers if isinstance(answer, Answer)]

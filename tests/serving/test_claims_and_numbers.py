@@ -299,9 +299,9 @@ def test_whatever_a_store_answers_a_trip_is_read_or_fails_as_the_stores_fault(
     domain = FraudDomain(100)
     for _ in range(5_000):
         try:
-            trip = read_trip(VIEWS, wanted, [reply() for _ in range(2 * 2 + 1 + 2 + 1)])
+            trip = read_trip(VIEWS, wanted, [reply() for _ in range(1 + 2 * 2 + 1 + 2 + 1)])
             domain.assemble([make_transaction()], trip)
-            read_written(2, [reply() for _ in range(4)])
+            read_written(2, [reply() for _ in range(5)])
         except StoreError:
             continue
 

@@ -246,15 +246,15 @@ def test_an_epoch_begins_once_a_store_is_filled_and_every_trip_tells_it(store: O
 def test_replies_are_kept_for_the_time_given_and_replace_none(
     store: OnlineStore, raw: redis.Redis
 ) -> None:
-    store.write([], [Reply("t1", BODY, b"first")])
+    store.write([], [Reply("t1", BODY, b"{1}")])
 
     with store.filling() as lease:
-        given = [(Reply("t1", BODY, b"later"), 60), (Reply("t2", BODY, b"other"), 60)]
+        given = [(Reply("t1", BODY, b"{3}"), 60), (Reply("t2", BODY, b"{4}"), 60)]
         store.keep_replies(given, lease)
 
     held = {tx: claim(store, bytes(16), tx=tx) for tx in ("t1", "t2")}
-    assert held["t1"] == Claimed("stored", BODY, b"first")
-    assert held["t2"] == Claimed("stored", BODY, b"other")
+    assert held["t1"] == Claimed("stored", BODY, b"{1}")
+    assert held["t2"] == Claimed("stored", BODY, b"{4}")
     assert 0 < raw.ttl(store.commands.decision_key("t2")) <= 60
 
 
@@ -300,16 +300,16 @@ def test_a_stored_reply_comes_back_with_the_body_it_answered(store: OnlineStore)
 
 
 def test_the_first_stored_reply_stays(store: OnlineStore) -> None:
-    store.write([], [Reply("t", BODY, b"first")])
+    store.write([], [Reply("t", BODY, b"{1}")])
 
-    second = store.write([], [Reply("t", BODY, b"second")])
+    second = store.write([], [Reply("t", BODY, b"{2}")])
 
-    assert second.earlier == [Claimed("stored", BODY, b"first")]
-    assert claim(store, TOKENS[0]) == Claimed("stored", BODY, b"first")
+    assert second.earlier == [Claimed("stored", BODY, b"{1}")]
+    assert claim(store, TOKENS[0]) == Claimed("stored", BODY, b"{1}")
 
 
 def test_a_reply_is_kept_for_a_day(store: OnlineStore, raw: redis.Redis) -> None:
-    store.write([], [Reply("t", BODY, b"reply")])
+    store.write([], [Reply("t", BODY, b"{}")])
 
     assert 86_390 < raw.ttl(store.commands.decision_key("t")) <= 86_400
 
