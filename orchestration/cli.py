@@ -22,7 +22,7 @@ from switchyard.settings import Settings
 
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
-BENCHES = ("batch", "demo", "faults", "features", "hostile", "journal", "ladder", "online-sync",
+BENCHES = ("batch", "canary", "demo", "faults", "features", "hostile", "journal", "ladder", "online-sync",
            "scoring", "serving")  # fmt: skip
 """Modules of ``benchmarks`` that a person runs."""
 
