@@ -16,26 +16,34 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.special import log_ndtr
 
 from benchmarks.scored import DAY_US, Scored, scored_decisions
 from switchyard.compiling import compiled
 from switchyard.learning import Floats, Ints
-from switchyard.learning.canary import COLUMNS, Decisions, decision_rows
+from switchyard.learning.canary import (
+    COLUMNS,
+    Decisions,
+    decision_rows,
+    newly_blocked,
+    nobody_blocked,
+)
 from switchyard.learning.guardrails import Guardrail, Weighed, weigh, weigh_all
 from switchyard.learning.outcomes import (
     CLOCK,
     OUTCOMES,
     Costs,
     Matured,
+    OutcomeLimits,
     adjusted,
     harms,
     outcome_rows,
@@ -62,6 +70,8 @@ Fault = Literal[
     "scores shuffled among customers",
 ]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -102,12 +112,18 @@ def run(
         scored = scored_decisions(folder or Path(spare), lambda *_: None, **given)
     bench = bench_of(scored, RolloutPolicy())
     few = 20 if quick else 1
-    plans = [(f, (EXPERIMENTS if f == "none" else FAULTY) // few) for f in FAULTS]
-    found = _in_parallel(bench, plans, seed or 0, console)
-    figures = _figures(bench, found)
+    found = _in_parallel(bench, EXPERIMENTS // few, FAULTY // few, seed or 0, console)
+    figures = _figures(bench, *found)
     if console is not None:
         console.print(_table(figures))
-    return figures | {"seconds": round(time.perf_counter() - begun, 1)}
+    rest = {name: value for name, value in figures.items() if name != "faults"}
+    faults = {
+        f"{row['fault']}: {n}": v
+        for row in figures["faults"]
+        for n, v in row.items()
+        if n != "fault"
+    }
+    return rest | faults | {"seconds": round(time.perf_counter() - begun, 1)}
 
 
 def bench_of(scored: Scored, policy: RolloutPolicy, **sizes: int) -> Bench:
@@ -181,8 +197,9 @@ def with_fault(
         score = rng.permutation(score)
     elif fault == "block rate doubled":
         everyone = bench.drawn.score
-        block = float(np.quantile(everyone, 1 - 2 * np.mean(everyone >= block)))
-        review = min(review, block)
+        blocked, stopped = np.mean(everyone >= block), np.mean(everyone >= review)
+        review = float(np.quantile(everyone, 1 - stopped - blocked))  # as many reviews as before
+        block = float(np.quantile(everyone, 1 - 2 * blocked))
     return score, (score >= review).astype(np.int64) + (score >= block)
 
 
@@ -214,7 +231,9 @@ def observed(
         is_fraud=drawn.is_fraud[arms.row],
         before=bench.before[drawn.customer[arms.row]],
     )
-    return decision_rows(decisions, bench.promise.edges), outcome_rows(matured, Costs())
+    newly = newly_blocked(decisions, nobody_blocked())
+    rows = decision_rows(decisions, bench.promise.edges, newly)
+    return rows, outcome_rows(matured, Costs())
 
 
 def by_look(arms: Arms, columns: tuple[str, ...], rows: Floats, looks: int) -> Totals:
@@ -245,12 +264,13 @@ def _grow(look: Ints, place: Ints, rows: Floats, looks: int, slices: int) -> tup
 _growing = compiled(_grow)
 
 
-def weighed(bench: Bench, arms: Arms, decisions: Floats, outcomes: Floats) -> list[Weighed]:
-    """All guardrails at every look, labels known at once."""
-    policy, prior = bench.policy, bench.policy.prior_decisions
+def weighed(
+    bench: Bench, policy: RolloutPolicy, arms: Arms, decisions: Floats, outcomes: Floats
+) -> list[Weighed]:
+    """All of the policy's guardrails at every look, labels known at once."""
     plain = by_look(arms, COLUMNS, decisions, bench.looks)
     labelled = adjusted(by_look(arms, OUTCOMES, outcomes, bench.looks))
-    rails = policy.guardrails(bench.promise)
+    rails, prior = policy.guardrails(bench.promise), policy.prior_decisions
     return [
         *weigh_all(rails, plain, "decisions", prior),
         *weigh_all(harms(labelled, policy.outcome_limits), labelled, CLOCK, prior),
@@ -265,16 +285,57 @@ class Found:
     guardrail: int | None
 
 
-def experiment(bench: Bench, fault: Fault, seed: int) -> Found:
-    """One experiment, seen to its end."""
-    rng = np.random.default_rng([FAULTS.index(fault), seed])
-    arms = draw(bench, rng)
-    log_e = np.stack([w.log_e for w in weighed(bench, arms, *observed(bench, arms, fault, rng))])
-    fallen = log_e >= -math.log(bench.policy.alpha_each())
+def first_fall(bench: Bench, policy: RolloutPolicy, log_e: Floats) -> Found:
+    """From the evidence float64 [guardrails, looks]."""
+    fallen = log_e >= -math.log(policy.alpha_each())
     if not fallen.any():
         return Found(None, None)
     look = int(fallen.any(axis=0).argmax())
     return Found((look + 1) * bench.every, int(log_e[:, look].argmax()))
+
+
+def experiment(bench: Bench, fault: Fault, seed: int) -> Found:
+    """One experiment, seen to its end."""
+    rng = np.random.default_rng([FAULTS.index(fault), seed])
+    arms = draw(bench, rng)
+    found = weighed(bench, bench.policy, arms, *observed(bench, arms, fault, rng))
+    return first_fall(bench, bench.policy, np.stack([w.log_e for w in found]))
+
+
+STRICT = RolloutPolicy(
+    error_ratio=1.0, time_ratio=1.0, degraded_allowed=0.0, block_ratio=1.0, review_ratio=1.0, score_allowed=0.0,
+    promise_ratio=1.0, promise_allowed=0.0, outcome_limits=OutcomeLimits(0.0, 0.0, 0.0),
+)  # fmt: skip
+"""Nothing worse than the control is allowed: what the tests themselves are worth, without the policy's margins."""
+WAYS = ("strict", "strict_by_decision", "strict_looking_once")
+"""No margins; then each decision as a customer of its own; then a test for one look at every look."""
+
+
+def without_difference(bench: Bench, seed: int) -> dict[str, Found]:
+    """One experiment without a fault, judged by the policy ('policy') and by each of WAYS."""
+    rng = np.random.default_rng([FAULTS.index("none"), seed])
+    arms = draw(bench, rng)
+    rows = observed(bench, arms, "none", rng)
+    lone = replace(arms, customer=np.arange(len(arms.row), dtype=np.uint64))
+    by_policy = weighed(bench, bench.policy, arms, *rows)
+    strict, by_decision = (weighed(bench, STRICT, a, *rows) for a in (arms, lone))
+    evidence = {
+        "policy": (bench.policy, [w.log_e for w in by_policy]),
+        "strict": (STRICT, [w.log_e for w in strict]),
+        "strict_by_decision": (STRICT, [w.log_e for w in by_decision]),
+        "strict_looking_once": (STRICT, [_looking_once(w) for w in strict]),
+    }
+    return {
+        way: first_fall(bench, policy, np.stack(log_e)) for way, (policy, log_e) in evidence.items()
+    }
+
+
+def _looking_once(weighed: Weighed) -> Floats:
+    """Minus the logarithm of the z-test's p-value, as if this look were the only one."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.nan_to_num(weighed.beyond / np.sqrt(weighed.variance), posinf=0.0, neginf=0.0)
+    once: Floats = -log_ndtr(-z)
+    return np.where(weighed.guardrail.unless_control, 0.0, once)
 
 
 # ---------------------------------------------------------------- many of them
@@ -291,18 +352,28 @@ def _experiment(fault: Fault, seed: int) -> Found:
     return experiment(_shared, fault, seed)
 
 
+def _without_difference(seed: int) -> dict[str, Found]:
+    return without_difference(_shared, seed)
+
+
 def _in_parallel(
-    bench: Bench, plans: list[tuple[Fault, int]], seed: int, console: Console | None
-) -> dict[Fault, list[Found]]:
-    with _bar(console, sum(n for _, n in plans)) as advance, _pool(bench) as pool:
-        found: dict[Fault, list[Found]] = {}
-        for fault, count in plans:
-            seeds = range(seed * EXPERIMENTS, seed * EXPERIMENTS + count)
-            found[fault] = []
-            for one in pool.map(partial(_experiment, fault), seeds, chunksize=5):
-                found[fault].append(one)
-                advance(fault)
-    return found
+    bench: Bench, same: int, faulty: int, seed: int, console: Console | None
+) -> tuple[list[dict[str, Found]], dict[Fault, list[Found]]]:
+    """``same`` experiments without a difference, and ``faulty`` of each fault."""
+    total = same + faulty * (len(FAULTS) - 1)
+    seeds = partial(range, seed * EXPERIMENTS)
+    with _bar(console, total) as advance, _pool(bench) as pool:
+
+        def all_of(what: str, one: Callable[[int], _T], count: int) -> list[_T]:
+            found = []
+            for result in pool.map(one, seeds(seed * EXPERIMENTS + count), chunksize=5):
+                found.append(result)
+                advance(what)
+            return found
+
+        equal = all_of("no difference", _without_difference, same)
+        faults = {f: all_of(f, partial(_experiment, f), faulty) for f in FAULTS if f != "none"}
+    return equal, faults
 
 
 @contextmanager
@@ -334,25 +405,30 @@ def _bar(console: Console | None, total: int) -> Iterator[Callable[[str], None]]
 # ---------------------------------------------------------------- what theory expects
 
 
-def expected(bench: Bench, fault: Fault, place: int) -> float:
-    """Decisions after which theory expects the guardrail at ``place`` to fall, from effect and variances of all that
-    is drawn from: independent decisions at first, whole customers at an arm's end."""
-    guardrail, single, whole = _guardrail(bench, fault, place)
+def expected(bench: Bench, fault: Fault, place: int, found_after: int) -> float:
+    """Decisions after which theory expects the guardrail at ``place`` to fall.
+
+    Effect and variances are those of all that is drawn from in the time that ``found_after`` decisions take:
+    independent decisions at first, whole customers at that time's end.
+    """
+    rows = math.ceil(len(bench.drawn) * min(1.0, found_after / bench.arm))
+    early = replace(bench, drawn=bench.drawn.first(rows))
+    guardrail, single, whole = _guardrail(early, fault, place)
     clock = "decisions" if place < _plain(bench) else CLOCK
-    return max(_until(bench, part, single, whole, clock) for part in guardrail.parts())
 
+    def until(part: Guardrail) -> float:
+        at_first, at_end = (weigh(part, totals, clock, 1.0) for totals in (single, whole))
+        within = float(at_first.variance) * rows
+        between = max(float(at_end.variance) * rows - within, 0.0) / found_after
+        return decisions_until(
+            float(at_first.beyond),
+            within,
+            alpha=bench.policy.alpha_each(),
+            prior=bench.policy.prior_decisions,
+            between=between,
+        )
 
-def _until(bench: Bench, part: Guardrail, single: Totals, whole: Totals, clock: str) -> float:
-    at_first, at_end = (weigh(part, totals, clock, 1.0) for totals in (single, whole))
-    within = float(at_first.variance) * len(bench.drawn)
-    between = max(float(at_end.variance) * len(bench.drawn) - within, 0.0) / bench.arm
-    return decisions_until(
-        float(at_first.beyond),
-        within,
-        alpha=bench.policy.alpha_each(),
-        prior=bench.policy.prior_decisions,
-        between=between,
-    )
+    return max(until(part) for part in guardrail.parts())
 
 
 def _plain(bench: Bench) -> int:
@@ -365,7 +441,7 @@ def _guardrail(bench: Bench, fault: Fault, place: int) -> tuple[Guardrail, Total
     arms = Arms(
         row=np.tile(np.arange(n), 2),
         arm=np.repeat([CHALLENGER, CONTROL], n),
-        customer=np.zeros(2 * n, np.uint64),
+        customer=np.tile(bench.drawn.customer, 2).astype(np.uint64),
         look=np.zeros(2 * n, np.int64),
     )
     rows = observed(bench, arms, fault, np.random.default_rng(0))
@@ -395,34 +471,39 @@ def _apart(columns: tuple[str, ...], challenger: Floats, control: Floats) -> Tot
 # ---------------------------------------------------------------- figures
 
 
-def _figures(bench: Bench, found: dict[Fault, list[Found]]) -> dict[str, Any]:
-    same = found["none"]
-    false = [f for f in same if f.decisions is not None]
-    allowed = BAR * len(same) / EXPERIMENTS
+def _figures(
+    bench: Bench, same: list[dict[str, Found]], faults: dict[Fault, list[Found]]
+) -> dict[str, Any]:
+    false = {
+        way: [one[way] for one in same if one[way].decisions is not None]
+        for way in ("policy", *WAYS)
+    }
     return {
         "source": bench.drawn.source,
         "drawn_from": len(bench.drawn),
         "customers": int(bench.drawn.customer.max()) + 1,
         "experiments": len(same),
-        "false_rollbacks": len(false),
-        "false_rollbacks_by": dict(Counter(_name(bench, f.guardrail) for f in false)),
-        "designed_for_at_most": bench.policy.alpha,
-        "faults": [_fault(bench, fault, found[fault]) for fault in FAULTS if fault != "none"],
-        "failed": len(false) > allowed,
+        "false_rollbacks": len(false["policy"]),
+        "designed_for_at_most": bench.policy.alpha * len(same),
+        **{f"false_rollbacks_{way}": len(false[way]) for way in WAYS},
+        "faults": [_fault(bench, fault, found) for fault, found in faults.items()],
+        "failed": len(false["policy"]) > BAR * len(same) / EXPERIMENTS,
     }
 
 
 def _fault(bench: Bench, fault: Fault, found: list[Found]) -> dict[str, Any]:
     seen = [f for f in found if f.decisions is not None]
     until = sorted(f.decisions if f.decisions is not None else math.inf for f in found)
-    median = until[len(until) // 2] if until else math.inf
+    median = until[len(until) // 2]
     first = Counter(f.guardrail for f in seen).most_common(1)[0][0] if seen else None
-    theory = expected(bench, fault, first) if first is not None else math.inf
+    theory = math.inf
+    if first is not None and math.isfinite(median):
+        theory = expected(bench, fault, first, int(median))
     return {
         "fault": fault,
         "experiments": len(found),
         "found": len(seen),
-        "median_decisions": median if math.isfinite(median) else None,
+        "median_decisions": int(median) if math.isfinite(median) else None,
         "theory_decisions": round(theory) if math.isfinite(theory) else None,
         "first_to_fall": _name(bench, first),
     }
@@ -437,9 +518,17 @@ def _name(bench: Bench, place: int | None) -> str:
 
 
 def _table(figures: dict[str, Any]) -> Table:
-    table = Table("challenger", "found", "median decisions", "theory", "first to fall")
-    table.add_row("as the control", f"{figures['false_rollbacks']} of {figures['experiments']}", "",
-                  f"at most {figures['designed_for_at_most'] * figures['experiments']:g}", "")  # fmt: skip
+    table = Table("challenger", "rolled back", "median decisions", "theory", "first to fall")
+    count = figures["experiments"]
+    designed = f"at most {figures['designed_for_at_most']:g}"
+    said = {
+        "": ("as the control", designed),
+        "_strict": ("as the control, no margins", designed),
+        "_strict_by_decision": ("the same, customers ignored", ""),
+        "_strict_looking_once": ("the same, a test for one look at each look", ""),
+    }
+    for way, (what, theory) in said.items():
+        table.add_row(what, f"{figures[f'false_rollbacks{way}']} of {count}", "", theory, "")
     for row in figures["faults"]:
         found, until = f"{row['found']} of {row['experiments']}", str(row["median_decisions"])
         table.add_row(

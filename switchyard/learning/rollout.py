@@ -29,6 +29,7 @@ ERRORS = Mean("errors", "decisions", share=True)
 DEGRADED = Mean("degraded", "decisions", share=True)
 REVIEWS = Mean("reviews", "decisions", share=True)
 BLOCKS = Mean("blocks", "decisions", share=True)
+BLOCKED_CUSTOMERS = Mean("blocked_customers", "decisions", share=True)
 TIME = Mean("log_seconds", "timed", log=True)
 SCORES = Mean("log_odds", "scored")
 
@@ -49,8 +50,8 @@ class RolloutPolicy:
     """Steps, least time and sample of each, and how far the challenger may be from control and promise.
 
     ``steps`` are the shares of each arm, 0 being shadow. ``prior_decisions`` is where the tests are sharpest
-    (``sequential.log_evidence``). Against the control: ``error_ratio``, ``time_ratio`` and ``rate_ratio`` (of blocks
-    and reviews) are multiples, ``degraded_allowed`` points, ``score_allowed`` log-odds. Against its own promise:
+    (``sequential.log_evidence``). Against the control: ``error_ratio``, ``time_ratio``, ``block_ratio`` (of customers
+    blocked) and ``review_ratio`` are multiples, ``degraded_allowed`` points, ``score_allowed`` log-odds. Against its own promise:
     ``promise_ratio`` for every promised share, in both directions, ``promise_allowed`` log-odds; an interval of the
     promise that reaches farther holds instead. ``reviews_per_day`` is what the analysts can do if the challenger
     had all traffic (None: no limit). To 100 % only with ``min_matured`` labelled decisions in each arm, and each
@@ -70,7 +71,8 @@ class RolloutPolicy:
     error_ratio: float = 2.0
     time_ratio: float = 1.5
     degraded_allowed: float = 0.005
-    rate_ratio: float = 1.5
+    block_ratio: float = 1.1
+    review_ratio: float = 1.25
     score_allowed: float = 0.5
     promise_ratio: float = 1.25
     promise_allowed: float = 0.1
@@ -128,7 +130,7 @@ class RolloutPolicy:
         return self._finally(state, shown, figures)
 
     def _against_control(self) -> list[Guardrail]:
-        ratio, score = self.rate_ratio, self.score_allowed
+        score = self.score_allowed
         return [
             Guardrail("error rate", ERRORS, "the most allowed", allowed=self.max_error_rate),
             Guardrail(
@@ -138,8 +140,10 @@ class RolloutPolicy:
                       f"{self.time_ratio} times the control's", 1, math.log(self.time_ratio)),
             Guardrail("degraded share", DEGRADED, f"the control's and {self.degraded_allowed}",
                       1, self.degraded_allowed),
-            Guardrail("block rate", BLOCKS, f"{ratio} times the control's", ratio),
-            Guardrail("review rate", REVIEWS, f"{ratio} times the control's", ratio),
+            Guardrail("customers blocked per decision", BLOCKED_CUSTOMERS,
+                      f"{self.block_ratio} times the control's", self.block_ratio),
+            Guardrail("review rate", REVIEWS, f"{self.review_ratio} times the control's",
+                      self.review_ratio),
             Guardrail("mean log-odds", SCORES, f"the control's and {score}", 1, score),
             Guardrail("mean log-odds", SCORES, f"the control's less {score}", 1, -score, above=False),
         ]  # fmt: skip

@@ -29,16 +29,20 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def slice_of(customer: Hashes) -> Ints:
-    """The slice uint64 hashes of customers belong to; mixed again (splitmix64), since the arm may come from the
-    same bits.
+    """The slice uint64 hashes of customers belong to.
 
     >>> slice_of(np.array([1, 2, 3], np.uint64)).tolist()
     [86, 170, 255]
     """
-    mixed = customer.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (mixed(customer) % np.uint64(SLICES)).astype(np.int64)
+
+
+def mixed(customer: Hashes) -> Hashes:
+    """splitmix64 of the hashes: bits that say nothing of the arm."""
+    bits = customer.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return ((mixed ^ (mixed >> np.uint64(31))) % np.uint64(SLICES)).astype(np.int64)
+        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(bits ^ (bits >> np.uint64(31)))
 
 
 @dataclass(frozen=True)
