@@ -21,7 +21,7 @@ def for_proportions(
     decisions. Raises InputError for equal shares, or what is no share, level or power.
 
     >>> for_proportions(0.004, 0.008, alpha=0.05, power=0.8)
-    4613
+    4609
     """
     _check(alpha=alpha, power=power, base=base, other=other)
     variance = base * (1 - base) + other * (1 - other)

@@ -45,7 +45,7 @@ def critical_z(n: float, prior: float, alpha: float) -> float:
     many standard errors is the lower end of a confidence sequence of level 1 - ``alpha``.
 
     >>> round(critical_z(10_000, 1_000, 0.05), 2)
-    2.82
+    2.78
     """
     wanted = -math.log(alpha)
 
@@ -68,7 +68,7 @@ def decisions_until(
     can't be shown.
 
     >>> round(decisions_until(0.01, 0.01, alpha=0.001, prior=1_000))
-    2545
+    2023
     """
     wanted = -math.log(alpha)
 
