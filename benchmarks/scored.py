@@ -6,6 +6,7 @@ Kept in a folder once made. Not here: what is done with them (``canary``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -28,6 +29,8 @@ from switchyard.settings import Settings, load_settings
 TEST_DAYS = 42
 """Days that are scored: one week that the promise is made of, and five that the experiments draw from."""
 LEAST_DECISIONS = 100_000
+JOURNALLED = ("transaction_id", "customer_id", "event_timestamp", "amount_minor", "score", "release",
+              "degraded")  # fmt: skip
 DAY_US = 86_400_000_000
 MODEL_S = 0.4e-3
 """Median time of the model stage where the journal tells none; its spread is log-normal."""
@@ -82,29 +85,33 @@ def scored_decisions(folder: Path, advance: Advance, **source: Any) -> Scored:
     Raises SourceError if the source does not hold the days for a model and TEST_DAYS after it.
     """
     own = load_settings()
-    found = None if any(source.values()) else _journalled(own)
+    found = None if any(source.values()) else journalled(own)
     return found if found is not None else _made(load_settings(home=folder, **source), advance)
 
 
-def _journalled(settings: Settings) -> Scored | None:
-    """Scored decisions of the home's lake that have a verdict; None where they are too few."""
+def journalled(settings: Settings, least: int = LEAST_DECISIONS) -> Scored | None:
+    """Decisions of the home's lake that one release scored and that have a verdict; None where fewer than
+    ``least``. The journal tells no time of the model stage: it is drawn."""
     lake = Lake(settings.lake)
-    days = lake.days("decisions")
-    if not days:
+    days, labelled = lake.days("decisions"), lake.days("labels")
+    if not days or not labelled:
         return None
-    rows = lake.read("decisions", days[0], days[-1])
+    rows = lake.read("decisions", days[0], days[-1], JOURNALLED)
     rows = rows.filter(pc.is_valid(rows["score"]))
-    labelled = lake.days("labels")
-    if len(rows) < LEAST_DECISIONS or not labelled:
+    if len(rows) < least:
         return None
+    release = pc.mode(pc.dictionary_encode(rows["release"].combine_chunks()).indices)[0]["mode"]
+    release_id = rows["release"].combine_chunks().dictionary_encode().dictionary[release.as_py()]
+    rows = rows.filter(pc.equal(rows["release"], release_id))
+    degraded = pc.greater(pc.list_value_length(rows["degraded"]), 0)
+    rows = rows.drop_columns("degraded").append_column("was_degraded", degraded)
     labels = lake.read("labels", labelled[0], labelled[-1], ["transaction_id", "is_fraud"])
     rows = rows.join(labels, "transaction_id", join_type="inner").sort_by("event_timestamp")
-    if len(rows) < LEAST_DECISIONS:
+    if len(rows) < least:
         return None
-    releases, counts = np.unique(rows["release"].to_numpy(), return_counts=True)
-    thresholds = read_manifest(settings.releases / releases[counts.argmax()])["thresholds"]
-    degraded = pc.greater(pc.list_value_length(rows["degraded"]), 0).to_numpy()
-    return _scored(rows, rows["score"].to_numpy(), thresholds, degraded, "journal")
+    manifest = read_manifest(settings.releases / release_id.as_py())
+    was_degraded = rows["was_degraded"].to_numpy()
+    return _scored(rows, manifest["thresholds"], was_degraded, "journal")
 
 
 def _made(settings: Settings, advance: Advance) -> Scored:
@@ -128,15 +135,13 @@ def _made(settings: Settings, advance: Advance) -> Scored:
     rows = rows.join(labels, "transaction_id").join(predicted, "transaction_id", join_type="inner")
     rows = rows.sort_by("event_timestamp")
     degraded = np.random.default_rng(settings.seed).random(len(rows)) < DEGRADED_SHARE
-    made = _scored(
-        rows, rows["score"].to_numpy(), run.fitted.thresholds.record(), degraded, settings.source
-    )
+    made = _scored(rows, run.fitted.thresholds.record(), degraded, settings.source)
     write_parquet(_table(made), kept)
     return made
 
 
 def _scored(
-    rows: pa.Table, score: Floats, thresholds: dict[str, float], degraded: Bools, source: str
+    rows: pa.Table, thresholds: Mapping[str, float], degraded: Bools, source: str
 ) -> Scored:
     rng = np.random.default_rng(0)
     codes = pc.dictionary_encode(rows["customer_id"].combine_chunks()).indices
@@ -145,7 +150,7 @@ def _scored(
         customer=codes.to_numpy(zero_copy_only=False).astype(np.int64),
         event_us=event_us.to_numpy(),
         amount_minor=rows["amount_minor"].to_numpy(),
-        score=score,
+        score=rows["score"].to_numpy(),
         is_fraud=pc.fill_null(rows["is_fraud"], False).to_numpy(),
         degraded=degraded,
         model_s=MODEL_S * rng.lognormal(0, MODEL_SPREAD, len(rows)),
