@@ -51,7 +51,7 @@ from switchyard.learning.outcomes import (
 from switchyard.learning.promise import Promise, log_odds, promise_of
 from switchyard.learning.rollout import RolloutPolicy
 from switchyard.learning.sequential import decisions_until
-from switchyard.learning.slices import CHALLENGER, CONTROL, SLICES, Totals, slice_of
+from switchyard.learning.slices import CHALLENGER, CONTROL, SLICES, Slices, Totals, slice_of
 
 EXPERIMENTS = 2_000
 FAULTY = 200
@@ -60,6 +60,8 @@ EVERY = 100
 BAR = 20
 WORKERS = 2
 PROMISE_DAYS = 7
+ERRORS = 2e-4
+"""Share of decisions whose model fails in either arm, without a fault."""
 
 Fault = Literal[
     "none",
@@ -210,8 +212,9 @@ def observed(
     drawn, faulty = bench.drawn, arms.arm == CHALLENGER
     score = drawn.score[arms.row]
     decision = (score >= drawn.review).astype(np.int64) + (score >= drawn.block)
+    rate = np.where(faulty & (fault == "errors on 1 %"), 0.01, ERRORS)
+    failing = rng.random(len(faulty)) < rate
     score[faulty], decision[faulty] = with_fault(bench, fault, score[faulty], rng)
-    failing = faulty & (fault == "errors on 1 %") & (rng.random(len(faulty)) < 0.01)
     slower = np.where(faulty & (fault == "model stage 3 times slower"), 3.0, 1.0)
     decisions = Decisions(
         arm=arms.arm,
@@ -513,8 +516,9 @@ def _name(bench: Bench, place: int | None) -> str:
     if place is None:
         return "none"
     names = [f"{g.name} against {g.says}" for g in bench.policy.guardrails(bench.promise)]
-    labelled = ("precision among blocked", "share of frauds stopped", "money lost per decision")
-    return [*names, *(f"{name} (labels)" for name in labelled)][place]
+    nothing = adjusted(Slices.empty(OUTCOMES).totals)
+    labelled = [f"{g.name} (labels)" for g in harms(nothing, bench.policy.outcome_limits)]
+    return [*names, *labelled][place]
 
 
 def _table(figures: dict[str, Any]) -> Table:

@@ -306,7 +306,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    help="batch, serving, faults, hostile: keep their home for next time.",
+    help="batch, canary, serving, faults, hostile: keep their home for next time.",
 )
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:

@@ -41,7 +41,7 @@ def make_decisions(
     """About a third of ``n`` in each arm, a third in neither; the challenger's faults on top."""
     rng = np.random.default_rng(seed)
     customer = rng.integers(0, CUSTOMERS, n).astype(np.uint64)
-    arm = (customer % 3).astype(np.int64)
+    arm = overrides.pop("arm", (customer % 3).astype(np.int64))
     faulty = arm == CHALLENGER
     score = 1 / (1 + np.exp(-(log_odds(make_scores(rng, n)) + shift * faulty)))
     error = faulty & (rng.random(n) < errors)

@@ -40,7 +40,7 @@ _HOUR_US = 3_600_000_000
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """Journalled decisions, one row each, in any order.
+    """Journalled decisions, one row each, in any order; in shadow a transaction has a row in each arm.
 
     ``arm`` int64 (``slices``: challenger, control or neither), ``customer`` uint64 hashes of any good kind,
     ``score`` float64 (NaN: none), ``decision`` int64 (0 allow, 1 review, 2 block), ``degraded`` and ``error`` bool
@@ -107,11 +107,16 @@ class CanaryState:
             self,
             decisions=self.decisions.plus(batch.arm, batch.customer, rows),
             blocked=_with_blocked(batch, newly, self.blocked),
-            seen=self.seen + len(batch.arm),
+            seen=self.seen + self._traffic(batch),
             step=replace(self.step, since_us=begun),
             first_us=first if self.first_us is None else min(first, self.first_us),
             last_us=last if self.last_us is None else max(last, self.last_us),
         )
+
+    def _traffic(self, batch: Decisions) -> int:
+        """Transactions in a batch: in shadow both models scored each."""
+        shadow = self.step.share == 0
+        return int(np.sum(batch.arm != CHALLENGER)) if shadow else len(batch.arm)
 
     def matured(self, batch: Matured, costs: Costs) -> CanaryState:
         """This and decisions whose labels have matured, each to be given once."""

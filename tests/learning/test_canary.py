@@ -96,3 +96,12 @@ def test_an_empty_batch_changes_nothing():
     assert state.plus(make_decisions(0)) is state
     assert state.hours() == 0
     assert state.decisions_per_day() is None
+
+
+def test_in_shadow_a_transaction_counts_once_though_both_arms_scored_it():
+    batch = make_decisions(2_000, arm=np.repeat([CHALLENGER, CONTROL], 1_000))
+
+    shadow = CanaryState.begin("salt", make_promise(), 0.0).plus(batch)
+
+    assert shadow.seen == 1_000
+    assert begun().plus(batch).seen == 2_000

@@ -147,3 +147,14 @@ def test_nothing_known_is_no_verdict():
 
     assert found.action == "hold"
     assert np.isfinite(found.figures["log_e_needed"])
+
+
+@pytest.mark.parametrize(("shift", "action"), [(0.0, "promote"), (0.4, "rollback")])
+def test_in_shadow_both_arms_are_the_same_customers(shift: float, action: str):
+    n = 6_000
+    one = make_decisions(n, arm=np.zeros(n, np.int64), shift=shift)
+    other = make_decisions(n, arm=np.ones(n, np.int64))
+
+    shadow = CanaryState.begin("salt", PROMISE, 0.0).plus(one).plus(other)
+
+    assert POLICY.judge(shadow, PROMISE).action == action
