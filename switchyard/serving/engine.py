@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple
 
-from switchyard.errors import StoreError
+from switchyard.errors import JournalError, StoreError
 from switchyard.serving.batching import GoOn
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
+from switchyard.serving.commands import LEASE_MS
 from switchyard.serving.domain import Domain, Floats, R
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
@@ -33,19 +36,22 @@ from switchyard.serving.stopwatch import Stopwatch
 from switchyard.serving.trip import Append, Claim, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
 
+OWN_S = LEASE_MS / 2000
+"""Half a lease: a decision that is not in the journal by then is given up, since another host may be about to
+take it over."""
+MOST_OWED = 10_000
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[R]):
-    """A request to decide. ``started`` is ``time.perf_counter()`` when its body had arrived, ``token`` 16
-    bytes that are this request's alone, also when it asks again after BUSY, ``release`` who has to judge it
-    (None: the champion)."""
+    """A request to decide. ``started`` is ``time.perf_counter()`` when its body had arrived, ``release`` who
+    has to judge it (None: the champion)."""
 
     request: R
     received_us: int
     started: float
-    token: bytes
     release: Scorer | None = None
 
 
@@ -114,6 +120,7 @@ class Engine(Generic[R]):
         self._metrics: Sink = metrics or Uncounted()
         self._decided = decided
         self._new_id = unique_tokens()
+        self._owed: deque[Taken] = deque(maxlen=MOST_OWED)
 
     async def decide(
         self, asked: Sequence[Asked[R]], go_on: GoOn = _nobody_waits
@@ -135,18 +142,24 @@ class Engine(Generic[R]):
             for a in asked
         ]
 
-    async def take_in(self, taken: Sequence[Taken]) -> list[Answer | Busy]:
-        """Journal and append events and verdicts. Raises StoreError if the store can't take them."""
-        answers = await self._settled_claims(taken)
-        new = [t for t, answer in zip(taken, answers, strict=True) if answer is None]
+    async def take_in(self, taken: Sequence[Taken]) -> list[Answer | Busy | StoreError]:
+        """Journal and append events and verdicts; a StoreError for each that the store refused a part of.
+
+        Raises StoreError if the store can't take them. It may have taken them all the same; so they are
+        appended again, for their numbers, once it answers.
+        """
+        answers: list[Answer | Busy | StoreError | None] = [*await self._settled_claims(taken)]
+        new = [i for i, answer in enumerate(answers) if answer is None]
         if new:
-            await self._journalled([t.record for t in new])
-            replies = [StoredReply(t.claim[0], t.claim[2], t.answer) for t in new if t.claim]
-            written = await self.store.write([e for t in new for e in t.appends], replies)
-            if written.refused:
-                raise StoreError(f"the online store refused an event: {written.refused[0]}")
-            self._journal_numbers([(t.subject, t.kind, t.appends) for t in new], written)
-        return [answer or Answer(200, t.answer) for t, answer in zip(taken, answers, strict=True)]
+            await self._journalled([taken[i].record for i in new])
+            try:
+                fates = await self._appended([taken[i] for i in new])
+            except StoreError:
+                self._owed.extend(taken[i] for i in new)
+                raise
+            for i, fate in zip(new, fates, strict=True):
+                answers[i] = fate or Answer(200, taken[i].answer)
+        return [answer for answer in answers if answer is not None]
 
     @property
     def models(self) -> ModelLadder[R]:
@@ -172,8 +185,9 @@ class Engine(Generic[R]):
         self, firsts: Mapping[str, Asked[R]], go_on: GoOn
     ) -> dict[str, Answer | Busy]:
         """The answers to those that nobody else on this host is deciding."""
-        held = [name for name in firsts if self.ledger.hold(name)]
+        held: list[str] = []
         try:
+            held.extend(name for name in firsts if self.ledger.hold(name))
             if not held:
                 return {}
             answers = await self._decide_distinct([firsts[name] for name in held], go_on)
@@ -183,7 +197,7 @@ class Engine(Generic[R]):
                 self.ledger.let_go(name)
 
     async def _decide_distinct(self, asked: list[Asked[R]], go_on: GoOn) -> list[Answer | Busy]:
-        watch = Stopwatch()
+        watch, until = Stopwatch(), time.monotonic() + OWN_S
         trip, rungs = await self._read(asked)
         watch.lap("read")
         requests = [a.request for a in asked]
@@ -199,6 +213,7 @@ class Engine(Generic[R]):
                 rows_of(trip, rows),
                 rungs and [rungs[i] for i in rows],
                 watch,
+                until,
                 go_on,
             )
             for i, answer in zip(rows, decided, strict=True):
@@ -206,7 +221,13 @@ class Engine(Generic[R]):
         return [answer for answer in settled if answer is not None]
 
     async def _decide_open(
-        self, asked: list[Asked[R]], trip: Trip, rungs: list[Rung], watch: Stopwatch, go_on: GoOn
+        self,
+        asked: list[Asked[R]],
+        trip: Trip,
+        rungs: list[Rung],
+        watch: Stopwatch,
+        until: float,
+        go_on: GoOn,
     ) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
@@ -218,6 +239,8 @@ class Engine(Generic[R]):
         vectors = assembled.vectors.tolist()
         if rungs:
             self.ledger.note_unsettled(request.transaction_id for request in requests)
+        elif time.monotonic() > until:
+            return [BUSY] * len(asked)
         await self._journalled(
             [
                 _decision_record(*parts, trip.epoch)
@@ -270,10 +293,11 @@ class Engine(Generic[R]):
 
     async def _read(self, asked: list[Asked[R]]) -> tuple[Trip, list[Rung]]:
         """The read trip, or what stands in for it with the rung of each request."""
+        token = self.ledger.token
         wanted = [
             Wanted(
                 self.domain.entities(a.request),
-                Claim(a.request.transaction_id, a.token, a.request.digest),
+                Claim(a.request.transaction_id, token, a.request.digest),
             )
             for a in asked
         ]
@@ -284,6 +308,8 @@ class Engine(Generic[R]):
                 self.ladder.failed(error)
             else:
                 self.ladder.took(wanted, trip)
+                if self._owed:
+                    await self._pay()
                 return trip, []
         return await self.ladder.stand_in(wanted)
 
@@ -303,7 +329,14 @@ class Engine(Generic[R]):
         for words in written.refused:
             _log.warning("decided, but the online store refused a part: %s", words)
         subjects = [(r, "transaction", events) for r, events in zip(requests, appends, strict=True)]
-        self._journal_numbers(subjects, written)
+        try:
+            self._journal_numbers(subjects, written)
+        except JournalError as error:  # decided all the same; the caretaker asks for the numbers
+            _log.error("decided, but its numbers in the store are not journalled: %s", error)
+            with suppress(
+                JournalError
+            ):  # then who comes after this process finds it without a number
+                self.ledger.note_unsettled(request.transaction_id for request in requests)
         return written
 
     async def _write_surely(self, events: list[Append], replies: list[StoredReply]) -> Written:
@@ -340,6 +373,28 @@ class Engine(Generic[R]):
         self.journal.write(
             [{**record, "epoch": written.epoch} for record in records], [None] * len(records)
         )
+
+    async def _appended(self, taken: Sequence[Taken]) -> list[StoreError | None]:
+        """Append what was taken in and journal its numbers; what the store refused of each."""
+        replies = [StoredReply(t.claim[0], t.claim[2], t.answer) for t in taken if t.claim]
+        written = await self._write_surely([e for t in taken for e in t.appends], replies)
+        self._journal_numbers([(t.subject, t.kind, t.appends) for t in taken], written)
+        numbers = iter(written.numbers)
+        whole = [0 not in [next(numbers) for _ in t.appends] for t in taken]
+        return [
+            None if fine else StoreError(f"the online store refused an event: {written.refused[0]}")
+            for fine in whole
+        ]
+
+    async def _pay(self) -> None:
+        """Append again what a late store may have taken: others see it, so its numbers have to be journalled."""
+        owed = list(self._owed)
+        self._owed.clear()
+        try:
+            await self._appended(owed)
+        except (StoreError, JournalError) as error:
+            _log.warning("events that may be in the online store still lack numbers: %s", error)
+            self._owed.extendleft(reversed(owed))
 
     async def _settled_claims(self, taken: Sequence[Taken]) -> list[Answer | Busy | None]:
         claiming = [t for t in taken if t.claim]

@@ -24,6 +24,7 @@ from switchyard.serving.headers import SECURITY_HEADERS
 from switchyard.serving.keys import ApiKeys, Role, is_loopback
 from switchyard.serving.limits import RateLimit, Room
 from switchyard.serving.replies import Answer, error_answer
+from switchyard.serving.uvicorn_lane import body_at_hand, sent_at_once
 
 MAX_BODY_BYTES = 64 * 1024
 """Longest body of a single request."""
@@ -128,7 +129,11 @@ class Endpoint(_Route):
         expected = expected_size(dict(scope["headers"]), post.limit)
         room.hold(expected)
         try:
-            body = await deadline.within(read_body(receive, post.limit))
+            body = body_at_hand(receive)
+            if body is None:
+                body = await deadline.within(read_body(receive, post.limit))
+            elif len(body) > post.limit:
+                raise _too_large(post.limit)
             if rate is not None and post.weight is not None:
                 rate.admit(key, post.weight(body))
             room.enter()
@@ -250,6 +255,8 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 async def respond(send: Send, answer: Answer) -> None:
     """Send the answer, with the headers that all have."""
+    if not answer.headers and sent_at_once(send, answer.status, answer.media, answer.body):
+        return
     of_body = (b"content-type", answer.media), (b"content-length", b"%d" % len(answer.body))
     headers = [*of_body, *answer.headers, *SECURITY_HEADERS]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

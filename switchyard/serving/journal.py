@@ -174,9 +174,10 @@ class Journal:
 
     def _open_segment(self) -> _Segment:
         now_us, held = self._clock(), self._segment
-        if held and (
+        over = held and (
             held.size >= self._segment_bytes or held.opened_us + self._segment_us <= now_us
-        ):
+        )
+        if over and not self._syncing:
             self._close_segment(in_background=True)
         if self._segment is None:
             self._segment = _Segment(self.folder, now_us, self.fsync)
@@ -239,6 +240,8 @@ class _Segment:
         return file
 
     def write(self, content: bytes) -> None:
+        if os.fstat(self._file).st_nlink == 0:
+            raise FileNotFoundError(f"{self.path} was removed while it was written")
         written = os.write(self._file, content)
         if written < len(content):
             raise OSError(f"only {written} of {len(content)} bytes fitted")

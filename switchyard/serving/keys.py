@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 from switchyard.errors import RequestError, SettingsError
@@ -60,6 +61,7 @@ class ApiKeys:
             )
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach ``host``.
 

@@ -7,6 +7,7 @@ to replay: an activity carries its last sequence number, so the journal still te
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ class Recent:
     """
 
     def __init__(self, views: tuple[View, ...], most_bytes: int = 24 * 1024 * 1024) -> None:
-        self._kept: tuple[dict[str, _Kept], ...] = tuple({} for _ in views)
+        self._kept: tuple[OrderedDict[str, _Kept], ...] = tuple(OrderedDict() for _ in views)
         self._bytes = [0] * len(views)
         self.epoch: str | None = None
         """That of the store when all this was read: the activities' numbers count in it."""
@@ -66,12 +67,13 @@ class Recent:
             held = self._bytes[v]
             for i in rows:
                 entity = wanted[i].entities[v]
-                if earlier := kept.pop(entity, None):  # so that it comes last, as the newest read
+                if earlier := kept.get(entity):
                     held -= len(earlier[3]) + width + _OVERHEAD
+                    kept.move_to_end(entity)
                 kept[entity] = now_s, moments[i], raw[i * width : (i + 1) * width], activity[i]
                 held += len(activity[i]) + width + _OVERHEAD
             while held > self._most:
-                _, _, _, blob = kept.pop(next(iter(kept)))
+                _, (_, _, _, blob) = kept.popitem(last=False)
                 held -= len(blob) + width + _OVERHEAD
             self._bytes[v] = held
 

@@ -21,7 +21,6 @@ from switchyard.serving.commands import LEASE_MS
 from switchyard.serving.domain import R, Request
 from switchyard.serving.engine import Asked, Engine, Taken
 from switchyard.serving.http import FAILURES, Post, refused
-from switchyard.serving.ids import unique_tokens
 from switchyard.serving.judging import Scorer
 from switchyard.serving.metrics import Sink, Uncounted
 from switchyard.serving.releases import asked_for
@@ -67,7 +66,6 @@ class DecisionService:
         self._clock = clock
         self._explain = explain
         self._metrics: Sink = metrics or Uncounted()
-        self._new_token = unique_tokens()
         self._batcher: Batcher[Asked[Any] | Taken, Outcome] = Batcher(self._handle)
 
     async def predict(self, body: bytes) -> Answer:
@@ -92,7 +90,7 @@ class DecisionService:
                 answers.append(refused(error))
             else:
                 answers.append(None)
-                items.append(Asked(transaction, now_us, started, self._new_token()))
+                items.append(Asked(transaction, now_us, started))
         outcomes = await asyncio.gather(*map(self._batcher.submit, items))
         decided = iter([await self._settled(i, o) for i, o in zip(items, outcomes, strict=True)])
         return joined([answer or next(decided) for answer in answers])
@@ -130,7 +128,7 @@ class DecisionService:
     async def _predict(self, body: bytes, release: Scorer | None) -> Answer:
         started, now_us = time.perf_counter(), self._clock()
         transaction = self._reader.transaction(body, now_us)
-        asked = Asked(transaction, now_us, started, self._new_token(), release)
+        asked = Asked(transaction, now_us, started, release)
         return await self._answer(asked)
 
     async def _settled(self, item: Asked[Any], outcome: Outcome) -> Answer:
@@ -173,7 +171,7 @@ def _found(outcome: Answer | SwitchyardError) -> Answer:
 
 
 async def _run(
-    step: Callable[[Sequence[Part]], Awaitable[Sequence[Answer | Busy]]],
+    step: Callable[[Sequence[Part]], Awaitable[Sequence[Outcome]]],
     parts: list[tuple[int, Part]],
     outcomes: list[Outcome],
 ) -> None:

@@ -15,8 +15,8 @@ from switchyard.serving.stored_rows import read_rows
 
 
 class Claim(NamedTuple):
-    """The wish to decide a transaction. ``token`` (16 bytes) names the asking request, ``digest`` (16
-    bytes) the body; the same token may claim again."""
+    """The wish to decide a transaction. ``token`` (16 bytes) names who asks, ``digest`` (16 bytes) the body;
+    the same token may claim again."""
 
     transaction_id: str
     token: bytes
@@ -27,12 +27,12 @@ class Claimed(NamedTuple):
     """What came of a claim.
 
     'new': ours, never seen. 'lapsed': ours, after a claim that never got its reply (look the id up in the
-    journal before deciding). 'busy': another one is deciding it. 'stored': decided, with ``reply``.
-    ``digest`` is that of the earlier body, b"" where there is none; if it differs from ours, the same id
-    came with another body.
+    journal before deciding). 'busy': another one is deciding it. 'stored': decided, with ``reply``. 'held':
+    somebody has claimed it, and the store is still to be asked whether his time is over. ``digest`` is that of
+    the earlier body, b"" where there is none; if it differs from ours, the same id came with another body.
     """
 
-    state: Literal["new", "lapsed", "busy", "stored"]
+    state: Literal["new", "lapsed", "busy", "stored", "held"]
     digest: bytes = b""
     reply: bytes = b""
 
@@ -106,9 +106,9 @@ _OF_ONE_KEY = ("WRONGTYPE", "ERR")
 
 
 def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[object]) -> Trip:
-    """The replies of one read: for each transaction a profile and a blob per view, then its claim, if it
-    made one; at the end one mark per view, and the epoch."""
-    *rest, epoch = fit(replies)
+    """The replies of one read: the epoch; for each transaction a profile and a blob per view, then its claim,
+    if it made one; at the end one mark per view, and the epoch again."""
+    epoch, *rest, epoch_after = fit(replies)
     answers = iter(rest)
     rows: list[list[object]] = [[] for _ in views]
     activity: list[list[bytes]] = [[] for _ in views]
@@ -134,32 +134,64 @@ def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[o
         claims,
         tuple(mark_of(mark) for mark in answers),
         damaged.union(*(of_view.damaged for of_view in read)),
-        epoch_of(epoch),
+        epoch_throughout(epoch, epoch_after),
     )
+
+
+def held(trip: Trip) -> list[int]:
+    """The transactions whose claims somebody else has, or had."""
+    return [i for i, claim in enumerate(trip.claims) if claim is not None and claim.state == "held"]
+
+
+def taken_over(trip: Trip, rows: Sequence[int], answers: list[object]) -> Trip:
+    """The trip with what came of taking over the claims of ``rows``."""
+    claims, damaged = list(trip.claims), set(trip.damaged)
+    for i, answer in zip(rows, fit(answers), strict=True):
+        claims[i] = claimed(answer)
+        if claims[i] is None:
+            damaged.add(i)
+            claims[i] = Claimed("lapsed")
+    return trip._replace(claims=claims, damaged=damaged)
 
 
 def read_written(appends: int, replies: list[object]) -> Written:
-    """The replies of one write: a number for each append, one reply for each reply to keep, the epoch."""
-    *answers, epoch = fit(replies)
-    numbers, stored = answers[:appends], answers[appends:]
+    """The replies of one write: the epoch, a number for each append, what each reply replaced, the epoch."""
+    epoch, *answers, epoch_after = fit(replies)
+    numbers, replaced = answers[:appends], answers[appends:]
     return Written(
         [number if isinstance(number, int) else 0 for number in numbers],
-        [claimed(held) if isinstance(held, bytes) else None for held in stored],
+        [
+            claimed(held) if isinstance(held, bytes) and held[:1] == b"r" else None
+            for held in replaced
+        ],
         tuple(str(answer) for answer in answers if isinstance(answer, Exception)),
-        epoch_of(epoch),
+        epoch_throughout(epoch, epoch_after),
     )
 
 
+def displaced(replies: Sequence[Reply], written: Written) -> list[tuple[str, Claimed]]:
+    """The earlier replies, by transaction id, in whose place later ones were stored."""
+    return [
+        (reply.transaction_id, earlier)
+        for reply, earlier in zip(replies, written.earlier, strict=True)
+        if earlier is not None and (earlier.digest, earlier.reply) != (reply.digest, reply.body)
+    ]
+
+
 def claimed(answer: object) -> Claimed | None:
-    """The reply of a claim, or of storing a reply; None for anything else."""
+    """The reply of a claim or of taking one over; None for what is neither."""
+    if answer is None or answer == b"n":
+        return Claimed("new")
     if not isinstance(answer, bytes):
         return None
     kind, digest = answer[:1], answer[1:17]
-    if kind == b"r":
+    if kind == b"r" and answer[17:18] == b"{":
         return Claimed("stored", digest, answer[17:])
+    if kind == b"c":
+        return Claimed("held", answer[17:33])
     if kind in (b"x", b"b"):
         return Claimed("lapsed" if kind == b"x" else "busy", digest)
-    return Claimed("new") if answer == b"n" else None
+    return None
 
 
 def mark_of(answer: object) -> int:
@@ -168,6 +200,11 @@ def mark_of(answer: object) -> int:
         return MISSING if answer is None else int(answer)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         raise StoreError(f"the online store holds {answer!r} where a time should be") from None
+
+
+def epoch_throughout(before: object, after: object) -> str | None:
+    """The epoch of a trip in which it was asked for at both ends; None if the store was filled in between."""
+    return epoch_of(after) if before == after else None
 
 
 def epoch_of(answer: object) -> str | None:

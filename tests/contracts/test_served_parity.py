@@ -31,7 +31,6 @@ from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.hot_store import HotStore
-from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal, wall_clock_us
 from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
@@ -44,7 +43,6 @@ from tests.streams import Row, land, streams
 DAY = timedelta(days=1)
 WRITTEN = datetime(2030, 1, 1, tzinfo=UTC)
 encode = msgspec.json.encode
-new_token = unique_tokens()
 READER = FraudReader(Parser("EUR", future_limit=None), FraudDomain(100))
 NOW_US = (WRITTEN - EPOCH) // timedelta(microseconds=1)
 Traffic = tuple[list[Row], list[Row], list[list[tuple[str, Row]]]]
@@ -160,4 +158,4 @@ def serve(engine: Engine[Transaction], batch: Sequence[tuple[str, Row]]) -> None
 
 def ask(row: Row) -> Asked[Transaction]:
     transaction = READER.transaction(encode(transaction_body(row)), NOW_US)
-    return Asked(transaction, NOW_US, time.perf_counter(), new_token())
+    return Asked(transaction, NOW_US, time.perf_counter())

@@ -29,7 +29,6 @@ from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.hot_store import HotStore
-from switchyard.serving.ids import unique_tokens
 from switchyard.serving.journal import Journal
 from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.online_store import OnlineStore
@@ -44,7 +43,6 @@ NOON_US = 1_772_366_400_000_000  # 2026-03-01 12:00 UTC
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 FEATURE = {name: i for i, name in enumerate(names(FEATURES))}
-new_token = unique_tokens()
 READER = FraudReader(Parser("EUR", future_limit=timedelta(minutes=5)), FraudDomain(100))
 
 
@@ -101,7 +99,7 @@ def make_transaction(number: int = 1, **overrides: Any) -> Transaction:
 
 
 def ask(transaction: Transaction) -> Asked[Transaction]:
-    return Asked(transaction, NOON_US, time.perf_counter(), new_token())
+    return Asked(transaction, NOON_US, time.perf_counter())
 
 
 def run(engine: Engine[Transaction], *transactions: Transaction) -> list[Answer | Busy]:

@@ -55,7 +55,7 @@ def test_what_was_written_is_read(store: HotStore) -> None:
 def test_many_trips_at_once_get_their_own_answers(store: HotStore) -> None:
     async def all_at_once() -> list[bytes]:
         for n in range(50):
-            await store.write([], [Reply(f"t{n}", b"d" * 16, b"%d" % n)])
+            await store.write([], [Reply(f"t{n}", b"d" * 16, b"{%d}" % n)])
         wanted = [
             [Wanted(("c", "s"), Claim(f"t{n}", b"x" * 16, b"d" * 16))] * (n % 3 + 1)
             for n in range(50)
@@ -63,7 +63,7 @@ def test_many_trips_at_once_get_their_own_answers(store: HotStore) -> None:
         trips = await asyncio.gather(*map(store.read, wanted))
         return [claim.reply for trip in trips if (claim := trip.claims[0])]
 
-    assert run(store, all_at_once()) == [b"%d" % n for n in range(50)]
+    assert run(store, all_at_once()) == [b"{%d}" % n for n in range(50)]
 
 
 def test_a_store_that_forgot_its_scripts_gets_them_again(store: HotStore, store_url: str) -> None:
