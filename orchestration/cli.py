@@ -23,8 +23,8 @@ from switchyard.settings import Settings
 
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
-BENCHES = ("batch", "demo", "faults", "features", "hostile", "journal", "ladder", "online-sync",
-           "scoring", "serving", "traffic")  # fmt: skip
+BENCHES = ("batch", "canary", "demo", "faults", "features", "hostile", "journal", "ladder",
+           "online-sync", "scoring", "serving", "traffic")  # fmt: skip
 """Modules of ``benchmarks`` that a person runs."""
 
 
@@ -385,7 +385,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
-    help="batch, serving, faults, hostile: keep their home for next time.",
+    help="batch, canary, serving, faults, hostile: keep their home for next time.",
 )
 @json_option
 def bench(what: str, json_file: Path | None, **options: Any) -> None:

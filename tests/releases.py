@@ -12,6 +12,7 @@ from switchyard.fraud.features import code_hash
 from switchyard.learning.calibration import Calibration
 from switchyard.learning.drift import score_shares
 from switchyard.learning.models import GradientBoosting, LogisticRegression
+from switchyard.learning.promise import promise_of
 from switchyard.learning.release import Release, write_release
 from switchyard.learning.thresholds import Thresholds
 
@@ -34,9 +35,15 @@ def make_release(releases: Path, **overrides: Any) -> Release:
         "columns": COLUMNS,
         "code_hash": code_hash(),
         "training": {"seed": 7},
-        "metrics": {"scores": score_shares(np.linspace(0, 1, 100))},
+        "metrics": _metrics(Thresholds(0.3, 0.6)),
     }
     return write_release(releases, **(content | overrides))
+
+
+def _metrics(thresholds: Thresholds) -> dict[str, Any]:
+    score = np.linspace(0, 1, 100)
+    promise = promise_of(score, entity=np.arange(100), thresholds=thresholds)
+    return {"scores": score_shares(score), "promise": promise.record()}
 
 
 def _rows(n: int = 2_000) -> tuple[Any, Any]:

@@ -1,0 +1,66 @@
+"""A promise holds what the scores were, the same bits each time, and is found again in a manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from switchyard.errors import ReleaseError, TrainingError
+from switchyard.learning.promise import TAILS, Promise, promise_of
+from switchyard.learning.release import read_manifest
+from switchyard.learning.thresholds import Thresholds
+from tests.releases import make_release
+
+THRESHOLDS = Thresholds(0.8, 0.95)
+
+
+def promised(score: np.ndarray, customers: int = 500) -> Promise:
+    return promise_of(score, entity=np.arange(len(score)) % customers, thresholds=THRESHOLDS)
+
+
+def test_it_tells_the_shares_reviewed_blocked_and_over_each_edge():
+    promise = promised(np.random.default_rng(0).permutation(np.linspace(0, 1, 10_000)))
+
+    assert promise.review.value == pytest.approx(0.15, abs=1e-3)
+    assert promise.block.value == pytest.approx(0.05, abs=1e-3)
+    assert [t.value for t in promise.tails] == pytest.approx(TAILS, abs=1e-3)
+    assert promise.block.low < 0.05 < promise.block.high
+
+
+def test_fewer_customers_promise_less_exactly():
+    score = np.repeat(np.random.default_rng(0).random(500), 20)
+    entity = np.repeat(np.arange(500), 20)
+
+    apart, together = (
+        promise_of(score, entity=e, thresholds=THRESHOLDS) for e in (np.arange(10_000), entity)
+    )
+
+    assert together.block.high - together.block.low > 3 * (apart.block.high - apart.block.low)
+
+
+def test_the_same_scores_promise_the_same_bits():
+    score = np.random.default_rng(0).random(1_000)
+
+    assert json.dumps(promised(score).record()) == json.dumps(promised(score).record())
+
+
+def test_it_is_read_from_the_manifest_of_a_release(tmp_path: Path):
+    release = make_release(tmp_path)
+
+    promise = Promise.of_manifest(read_manifest(release.folder))
+
+    assert promise.rows == 100
+    assert Promise.of_record(json.loads(json.dumps(promise.record()))) == promise
+
+
+def test_a_release_that_promises_nothing_is_refused_by_name():
+    with pytest.raises(ReleaseError, match="release abc promises nothing"):
+        Promise.of_manifest({"id": "abc", "metrics": {}})
+
+
+def test_nothing_is_promised_without_rows():
+    with pytest.raises(TrainingError, match="without test rows"):
+        promised(np.zeros(0))
