@@ -46,9 +46,18 @@ def main() -> None:
 
 
 def _open(**overrides: Any) -> Settings:
+    """The home made ready, and what a killed process left of its gateway or a promotion put right."""
+    from orchestration.gateway import Gateway
     from orchestration.home import open_home
 
-    return open_home(**overrides)
+    settings = open_home(**overrides)
+    Gateway(settings).keep()
+    if (settings.home / "promotion.json").exists():
+        from orchestration.promotion import recover
+
+        if done := recover(settings):
+            console.print(done, style="yellow")
+    return settings
 
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,23 +139,28 @@ def _settings_only(**overrides: Any) -> Settings:
 
 @main.command()
 def up() -> None:
-    """Start the embedded parts (the online store) and prepare the home."""
+    """Start the online store, prepare the home, and have what was deployed last answer again."""
     settings = _open()
+    from orchestration import deployment
     from orchestration.home import prepare_mlflow
 
     prepare_mlflow(settings)
-    console.print(f"home   {settings.home}\nstore  {os.environ['SWITCHYARD_REDIS_URL']}")
+    answers = deployment.up(settings)
+    console.print(
+        f"home     {settings.home}\nstore    {os.environ['SWITCHYARD_REDIS_URL']}\n"
+        f"service  {f'{answers.release} at {answers.url}' if answers else 'none was deployed yet'}"
+    )
 
 
 @main.command()
 def down() -> None:
-    """Stop the decision service, batch jobs and the embedded parts of this home; data stays."""
-    from orchestration import deployment
+    """Stop the gateway, the decision service, batch jobs and the store of this home; data stays."""
+    from orchestration import promotion
     from switchyard.fraud.batch_job import jobs_of
     from switchyard.serving import valkey
 
     settings = _settings_only()
-    service = deployment.stop(settings)
+    service = promotion.down(settings)
     jobs = jobs_of(settings).interrupt()
     store = valkey.stop(settings.home)
     console.print(f"service {'stopped' if service else 'was not running'}; "
@@ -178,15 +192,20 @@ def status(json_file: Path | None) -> None:
 @click.option("--port", type=int, help="Default: the setting 'port' (3000).")
 @click.option("--workers", type=int, help="Default: the setting 'workers' (1).")
 def serve(**options: Any) -> None:
-    """Serve the champion's Bento in the foreground: plain `bentoml serve`."""
+    """Serve the champion's Bento in the foreground, without the gateway: plain `bentoml serve`."""
     from assets.fraud.registry import release_of
     from orchestration import deployment
+    from orchestration.gateway import Gateway
 
     settings = _open(**options)
     champion = release_of(settings.mlflow_tracking_uri, "champion")
     if champion is None:
         raise ServiceError("there is no champion yet: run `switchyard demo`, or the job 'retrain'")
-    command = deployment.command(settings, champion, settings.port)
+    if Gateway(settings).running():
+        raise ServiceError(
+            "the deployed service answers behind this home's gateway: `switchyard down` ends both"
+        )
+    command = deployment.command(champion, settings.host, settings.port)
     os.execvpe(command[0], command, os.environ | deployment.environment(settings))
 
 
@@ -222,6 +241,7 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
     """Send those days' transactions to the running service, then recompute every journalled vector."""
     from orchestration import deployment
     from orchestration.demo import land_days, store_of
+    from orchestration.gateway import Gateway
     from switchyard.fraud.replay import ReplayPlan
     from switchyard.fraud.replay import replay as run_replay
 
@@ -233,7 +253,8 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
     with console.status("landing the days and building their profiles"):
         land_days(settings, plan.start, plan.end)
     with screen.bar(console) as advance:
-        result = run_replay(settings, running.url, plan, store_of(settings), advance)
+        trust = Gateway(settings).trust
+        result = run_replay(settings, running.url, plan, store_of(settings), advance, trust)
     console.print(screen.key_values(result.as_dict()))
     _write_json(json_file, result.as_dict())
     sys.exit(1 if result.differences else 0)

@@ -1,4 +1,4 @@
-"""`switchyard reload`: name a release in the plan and wait until every worker has said what it serves.
+"""Naming a release in the plan and waiting until every worker has said that it serves it; `switchyard reload`.
 
 Here: writing the plan, waiting, taking it back if a worker refuses. Not here: how a worker loads a release
 (``switchyard.serving.reload``).
@@ -45,10 +45,20 @@ def reload_release(settings: Settings, release_id: str | None, reason: str) -> R
     Raises ServiceError if no service runs here or its workers say nothing in time.
     """
     started = time.monotonic()
-    running = _running(settings)
-    bento = running[0].bento
+    bento = _bento(settings)
     before = read_plan(settings.home) if release_id is None else _readable(settings)
     plan = _plan(settings, bento, release_id, reason, before)
+    pids = let_decide(settings, plan, before)
+    return Reloaded(plan.champion, plan.previous, pids, time.monotonic() - started)
+
+
+def let_decide(settings: Settings, plan: Plan, before: Plan | None) -> list[int]:
+    """Write the plan and wait until all workers of its Bento have said that they follow it; their ids.
+
+    If one refuses, the plan is ``before`` again, and ReleaseError says why. Raises ServiceError if none says
+    anything.
+    """
+    running = _running(settings, plan.bento)
     stamp = write_plan(settings.home, plan)
     told = _wait(settings, running, stamp)
     refusals = [worker.refused for worker in told if worker.refused]
@@ -57,22 +67,30 @@ def reload_release(settings: Settings, release_id: str | None, reason: str) -> R
         raise ReleaseError(
             f"{plan.champion} is not served, what served before goes on: {refusals[0]}"
         )
-    pids = [worker.pid for worker in told]
-    return Reloaded(plan.champion, plan.previous, pids, time.monotonic() - started)
+    return [worker.pid for worker in told]
 
 
-def _running(settings: Settings) -> list[Service]:
-    """The services of the Bento that answers: the deployed one, else the one served by hand."""
-    living = services(settings.home)
-    deployed = deployment.current(settings)
-    bento = deployed.release if deployed else living[0].bento if living else None
-    found = [service for service in living if service.bento == bento]
+def _bento(settings: Settings) -> str:
+    """The Bento that answers: the deployed one, else the one served by hand."""
+    if deployed := deployment.current(settings):
+        return deployed.release
+    for service in services(settings.home):
+        return service.bento
+    raise _none_runs(settings)
+
+
+def _running(settings: Settings, bento: str) -> list[Service]:
+    found = [service for service in services(settings.home) if service.bento == bento]
     if not found:
-        raise ServiceError(
-            f"no service is running in {settings.home}: start one with `switchyard serve`, "
-            "or deploy one with `switchyard demo`"
-        )
+        raise _none_runs(settings)
     return found
+
+
+def _none_runs(settings: Settings) -> ServiceError:
+    return ServiceError(
+        f"no service is running in {settings.home}: start one with `switchyard serve`, "
+        "or deploy one with `switchyard demo`"
+    )
 
 
 def _plan(

@@ -10,6 +10,7 @@
     |-- JournalError           a decision could not be written down, or a journal can't be read
     |-- ReleaseError           a release is damaged, unknown, or not computable by this code
     |-- TrainingError          a model can't be trained on what it was given
+    |-- PromotionError         a release may not decide: no verdict or approval, or nothing to go back to
     |-- SkewError              what was served is not what recomputing gives
     `-- ServiceError           a process that Switchyard owns did not start, answer or stop
 
@@ -72,6 +73,10 @@ class ReleaseError(SwitchyardError):
 
 class TrainingError(SwitchyardError):
     """A model can't be trained on what it was given."""
+
+
+class PromotionError(SwitchyardError):
+    """A release may not decide: it lacks a verdict or an approval, or there is none to go back to."""
 
 
 class SkewError(SwitchyardError):
