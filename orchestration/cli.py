@@ -3,10 +3,12 @@ out; figures go to ``--json FILE`` too. Not here: any of the work."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -258,6 +260,60 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
     console.print(screen.key_values(result.as_dict()))
     _write_json(json_file, result.as_dict())
     sys.exit(1 if result.differences else 0)
+
+
+@main.command()
+@click.argument("release", required=False)
+@click.option("--by", "who", default=getpass.getuser, help="Who wants it; default: this user.")
+@click.option("--why", required=True, help="The reason; kept with the run and in the record.")
+@json_option
+def deploy(json_file: Path | None, release: str | None, who: str, why: str) -> None:
+    """Let RELEASE decide (default: the champion, with this code), its Bento replacing the one that answers."""
+    settings = _open()
+    from assets.fraud.registry import release_of
+    from orchestration import promotion
+    from orchestration.manual import run_promotion
+
+    release = release or release_of(settings.mlflow_tracking_uri, "champion")
+    if release is None:
+        raise ServiceError("there is no champion yet: run `switchyard demo`, or name a RELEASE")
+    started = time.monotonic()
+    with console.status(f"deploying {release}"):
+        run_promotion(settings, release, who=who, why=why)
+    _moved(promotion.agreement(settings), started, json_file)
+
+
+@main.command()
+@click.option("--by", "who", default=getpass.getuser, help="Who wants it; default: this user.")
+@click.option("--why", required=True, help="The reason; kept with the run and in the record.")
+@json_option
+def rollback(json_file: Path | None, who: str, why: str) -> None:
+    """Let the champion before decide again."""
+    settings = _open()
+    from orchestration import promotion
+    from orchestration.manual import run_rollback
+
+    started = time.monotonic()
+    run_rollback(settings, who=who, why=why)
+    _moved(promotion.agreement(settings), started, json_file)
+
+
+def _moved(agreement: dict[str, str | None], started: float, json_file: Path | None) -> None:
+    figures = agreement | {"seconds": round(time.monotonic() - started, 2)}
+    console.print(screen.key_values(figures))
+    _write_json(json_file, figures)
+
+
+@main.command()
+@click.argument("release")
+@click.option("--by", default=getpass.getuser, help="Whose word it is; default: this user.")
+@click.option("--why", required=True, help="What it rests on; kept with the approval.")
+def approve(release: str, by: str, why: str) -> None:
+    """Say that RELEASE may be promoted; needed of a second person where 'four_eyes' is set."""
+    from orchestration import promotion
+
+    given = promotion.approve(_settings_only(), release, by=by, why=why)
+    console.print(f"{given.by} approves of {given.release}: {given.why}")
 
 
 @main.command()

@@ -111,6 +111,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         "SWITCHYARD_HOME": str(settings.home),
         "SWITCHYARD_HOST": settings.host,
+        "SWITCHYARD_PORT": str(settings.port),
         "SWITCHYARD_WORKERS": str(settings.workers),
     }
 
@@ -154,15 +155,25 @@ def end(service: Service) -> bool:
 
 
 def stop_process(pid: int) -> None:
-    """SIGTERM, so that it drains; SIGKILL to it and its workers if it outlives the time to drain."""
+    """SIGTERM, so that it drains; SIGKILL to it and its workers if it outlives the time to drain. Jobs that it
+    launched, in sessions of their own, go on."""
     try:
         parent = psutil.Process(pid)
-        family = [parent, *parent.children(recursive=True)]
+        family = [
+            p for p in (parent, *parent.children(recursive=True)) if _same_session(p.pid, pid)
+        ]
         parent.send_signal(signal.SIGTERM)
     except psutil.NoSuchProcess:
         return
     for process in alive_after(family, DRAIN_TIMEOUT_S):
         process.kill()
+
+
+def _same_session(one: int, other: int) -> bool:
+    try:
+        return os.getsid(one) == os.getsid(other)
+    except ProcessLookupError:
+        return False
 
 
 def log_of(settings: Settings, release_id: str) -> Path:

@@ -37,7 +37,11 @@ RETRY_S = 5.0
 IDLE_S = 2
 """A connection to the service is given up after so long at rest: before the service does so (5 s), or a
 request could be sent into one that is just being closed."""
-MOST_HEADER_BYTES = 64 * 1024
+MOST_HEADER_BYTES = 32 * 1024
+_NAMELESS = {
+    "handler": "headers",
+    "response": {"deferred": True, "delete": ["Server", "Via", "Alt-Svc"]},
+}
 _UNREACHABLE = "no decision service is running here just now; send it again"
 
 
@@ -154,18 +158,29 @@ class Gateway:
 
     def _wait(self, port: int) -> None:
         deadline = time.monotonic() + START_S
-        address = (_this_host(self._settings.host), port)
         while time.monotonic() < deadline:
             process = self._process()
             if process is None:
                 break
-            if _listens_on(process, port):
+            if _listens_on(process, port) and (not self._tls or self._has_certificate(port)):
                 return
             time.sleep(0.02)
         end = "\n".join(self._log.read_text(errors="replace").splitlines()[-3:])
         raise ServiceError(
-            f"the gateway does not answer at {address[0]}:{address[1]}; the end of {self._log}:\n{end}"
+            f"the gateway does not answer at port {port}; the end of {self._log}:\n{end}"
         )
+
+    def _has_certificate(self, port: int) -> bool:
+        """Whether it shakes hands: its own CA takes a moment to make one."""
+        anyone = ssl.create_default_context()
+        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+        host = _this_host(self._settings.host)
+        try:
+            with socket.create_connection((host, port), timeout=2) as plain:
+                anyone.wrap_socket(plain, server_hostname=host).close()
+        except OSError:
+            return False
+        return True
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -187,8 +202,8 @@ class Gateway:
             "protocols": ["h1", "h2"] if self._tls else ["h1"],
             "max_header_bytes": MOST_HEADER_BYTES,
             "read_header_timeout": "10s",
-            "routes": [{"handle": [self._proxy()]}],
-            "errors": {"routes": [{"handle": [_unreachable()]}]},
+            "routes": [{"handle": [_NAMELESS, self._proxy()]}],
+            "errors": {"routes": [{"handle": [_NAMELESS, _unreachable()]}]},
             "automatic_https": {"disable": True},
         }
         apps: dict[str, Any] = {"http": {"grace_period": "5s", "servers": {"fraud": server}}}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dagster as dg
 from dagster_mlflow import end_mlflow_on_run_finished
 
+from orchestration.manual import manual_jobs
+
 STAGES = {
     "ingest": ("transactions",),
     "build_features": ("features",),
@@ -17,7 +19,7 @@ STAGES = {
 
 
 def jobs(executor: dg.ExecutorDefinition) -> list[object]:
-    """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night.
+    """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night, and a person's own.
 
     Jobs that log to MLflow carry dagster-mlflow's hook, which ends their run there; a job without anything to
     log would open one.
@@ -39,6 +41,7 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
     nightly = landed | dg.AssetSelection.assets("feature_registry", "online_profiles")
     return [
         *by_stage,
+        *manual_jobs(executor),
         dg.define_asset_job(
             "land",
             landed,

@@ -166,11 +166,12 @@ def roll_back(settings: Settings, *, who: str, why: str, step: Step = lambda _na
 def down(settings: Settings) -> bool:
     """End the gateway and every service of the home once no move is under way; whether one answered."""
     with _alone(settings):
+        answered = deployment.down(settings)
         move = pending(settings)
         for service in (move.service, move.before) if move else ():
             if service is not None:
                 deployment.end(service)
-        return deployment.down(settings)
+        return answered
 
 
 def recover(settings: Settings, step: Step = lambda _name: None) -> str | None:
@@ -190,6 +191,14 @@ def pending(settings: Settings) -> Move | None:
         return msgspec.json.decode(_intent(settings).read_bytes(), type=Move)
     except FileNotFoundError:
         return None
+
+
+def unfinished(settings: Settings) -> Move | None:
+    """The move that a killed process left half-way; None also while a living one is at it."""
+    if not _intent(settings).exists():
+        return None
+    with _alone(settings, patient=False) as alone:
+        return pending(settings) if alone else None
 
 
 def _make(

@@ -13,11 +13,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from switchyard.errors import RequestError
 from switchyard.fraud.batch_job import job_api_of
 from switchyard.fraud.openapi import document
 from switchyard.serving.deadlines import BodyDeadline
+from switchyard.serving.deploy_api import DeployApi, launch
 from switchyard.serving.exposition import CONTENT_TYPE
 from switchyard.serving.http import Answered, Application, Bounds, Endpoint, Get, Lookup, Post
+from switchyard.serving.job_api import JobApi
+from switchyard.serving.jobs import Jobs
 from switchyard.serving.keys import ApiKeys
 from switchyard.serving.limits import RateLimit, Room, rate_for
 from switchyard.serving.replies import Answer, encode
@@ -42,9 +46,16 @@ def routes_of(
     keys = ApiKeys.parse(settings.api_keys)
     jobs = job_api_of(settings, release_folder, lambda: service.engine.lineup.champion.id)
     jobs.wake()
-    posts = (*service.routes(), Post("/v1/batch_predict", _threaded(jobs.submit), "score"))
+    deployments = DeployApi(
+        Jobs(settings.deployments, time.time), settings.releases, lambda: launch(settings.home)
+    )
+    posts = (
+        *service.routes(),
+        Post("/v1/batch_predict", _threaded(jobs.submit), "score"),
+        Post("/v1/models/fraud/deploy", _threaded(deployments.submit), "admin"),
+    )
     gets = (
-        Get("/v1/jobs/", _threaded(jobs.status), "score"),
+        Get("/v1/jobs/", _threaded(lambda job_id: _status(job_id, jobs, deployments)), "score"),
         Get("/metrics", _threaded(lambda _part: Answer(200, scrape(), media=METRICS))),
         Get("/openapi.json", _always(Answer(200, encode(document()))), secret=False),
     )
@@ -53,6 +64,14 @@ def routes_of(
         **{post.path: Endpoint(post, keys, answered, bounds=bounds) for post in posts},
         **{get.path: Lookup(get, keys, answered, bounds.rate) for get in gets},
     }
+
+
+def _status(job_id: str, jobs: JobApi, deployments: DeployApi) -> Answer:
+    """Of whichever kind of job has that id."""
+    try:
+        return jobs.status(job_id)
+    except RequestError:
+        return deployments.status(job_id)
 
 
 def _rate(settings: Settings, keys: ApiKeys) -> RateLimit | None:

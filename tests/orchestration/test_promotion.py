@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,7 @@ import pytest
 from assets.fraud import registry
 from bentos.fraud.build import build_bento
 from orchestration import deployment, promotion
-from orchestration.gateway import Gateway
 from orchestration.home import EXPERIMENT
-from orchestration.process import process_of
 from switchyard.errors import PromotionError, ReleaseError
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving.plan import read_plan
@@ -60,7 +59,6 @@ class Two:
         return len(services_of(self.settings.home))
 
 
-KILLED = -9
 _NUMBERS = iter(range(1_000_000))
 
 
@@ -119,7 +117,9 @@ def test_promoting_what_is_champion_already_changes_no_service(two: Two) -> None
 
 @pytest.mark.parametrize("step", ["start", "commit"])
 def test_a_promotion_killed_before_it_is_committed_is_undone(two: Two, step: str) -> None:
-    assert promoting.run(two.settings, "promote", two.second, step) == KILLED
+    assert (
+        promoting.run(two.settings, "promote", two.second, killed_before=step) == promoting.KILLED
+    )
     assert two.decides() == two.first
 
     said = promotion.recover(two.settings)
@@ -134,10 +134,12 @@ def test_a_promotion_killed_at_each_later_step_in_turn_is_completed(two: Two) ->
     first, *rest = promotion.STEPS[promotion.STEPS.index("switch") :]
     url = deployment.current(two.settings)
 
-    assert promoting.run(two.settings, "promote", two.second, first) == KILLED
+    assert (
+        promoting.run(two.settings, "promote", two.second, killed_before=first) == promoting.KILLED
+    )
     assert two.decides() == two.first
     for step in rest:
-        assert promoting.run(two.settings, "recover", step=step) == KILLED
+        assert promoting.run(two.settings, "recover", killed_before=step) == promoting.KILLED
         assert two.decides() == two.second
     said = promotion.recover(two.settings)
 
@@ -161,7 +163,7 @@ def test_a_rollback_killed_at_any_step_is_completed(two: Two, step: str) -> None
     back = previous_of(two)
     assert back is not None
 
-    assert promoting.run(two.settings, "roll_back", step=step) == KILLED
+    assert promoting.run(two.settings, "roll_back", killed_before=step) == promoting.KILLED
     promotion.recover(two.settings)
 
     two.agree_on(back, bento=service.release)
@@ -185,22 +187,38 @@ def test_a_rollback_that_the_workers_refuse_changes_nothing(two: Two) -> None:
     two.agree_on(third)
 
 
-def test_a_killed_gateway_is_started_again_at_the_same_address(two: Two) -> None:
-    gateway = Gateway(two.settings)
-    url, process = (
-        gateway.url,
-        process_of(["--config", str(two.settings.home / "gateway" / "caddy.json")]),
-    )
-    assert process is not None
-    process.kill()
-    process.wait(10)
-    champion = read_plan(two.settings.home)
-    assert champion is not None
+def test_a_release_is_deployed_by_a_request_as_a_job_of_its_own(two: Two) -> None:
+    running = deployment.current(two.settings)
+    assert running is not None
+    other = two.second if running.release != two.second else two.first
+    body = {"release": other, "by": "ann", "why": "it was asked for"}
 
-    gateway.keep()
+    with httpx.Client(base_url=running.url, timeout=10) as client:
+        accepted = client.post("/v1/models/fraud/deploy", json=body)
+        assert accepted.status_code == 202, accepted.text
+        job = f"/v1/jobs/{accepted.json()['job_id']}"
+        deadline = time.monotonic() + 60
+        while (told := client.get(job).json())["status"] in ("queued", "running"):
+            assert time.monotonic() < deadline, told
+            time.sleep(0.1)
 
-    assert gateway.url == url
-    assert two.decides() == champion.champion
+    assert (told["status"], told["error"], told["release"]) == ("done", None, other)
+    two.agree_on(other)
+    assert two.services() == 1
+    last = max((two.settings.home / "promotions").iterdir())
+    kept = msgspec.json.decode(last.read_bytes(), type=promotion.Move)
+    assert (kept.who, kept.why) == ("ann", "it was asked for")
+
+
+def test_a_request_to_deploy_what_is_not_there_is_refused(two: Two) -> None:
+    running = deployment.current(two.settings)
+    assert running is not None
+    body = {"release": "0" * 32, "by": "ann", "why": "it was asked for"}
+
+    answer = httpx.post(f"{running.url}/v1/models/fraud/deploy", json=body)
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["field"] == "release"
 
 
 def test_what_was_deployed_answers_again_after_down_and_up(two: Two) -> None:
