@@ -27,8 +27,8 @@ _COMPILED_IN = "compiled_in"
 def compiled(function: _F, *, compiled_in: tuple[str, ...] = (), nogil: bool = False) -> _F:
     """Compile at the first call, strict IEEE arithmetic; found again below :func:`cache_folder`.
 
-    ``compiled_in`` names the modules beside the function's own whose content ends up in it; with
-    ``nogil`` other threads run on while it does.
+    ``compiled_in`` names the modules whose content ends up in it, as paths from the function's own folder;
+    with ``nogil`` other threads run on while it does.
     """
     dispatcher = numba.njit(error_model="numpy", nogil=nogil)(function)
     function.__dict__[_COMPILED_IN] = compiled_in
@@ -52,7 +52,7 @@ class _ContentLocator(caching._CacheLocator):  # type: ignore[misc]
         self._py_file = py_file  # numba's warnings name it
         self._first_line = first_line
         source = Path(py_file)
-        files = [source, *(source.with_name(f"{name}.py") for name in compiled_in)]
+        files = [source, *(source.parent / f"{name}.py" for name in compiled_in)]
         digests = [hashlib.sha256(file.read_bytes()).digest() for file in files]
         self._stamp = hashlib.sha256(b"".join(digests)).hexdigest()
 

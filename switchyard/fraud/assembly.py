@@ -8,44 +8,70 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
+from switchyard import compiling
 from switchyard.errors import StoreError
 from switchyard.fraud.columns import (
     CHANNELS,
     CUSTOMER_PROFILE,
+    FEATURES,
     PROFILE_TTL_DAYS,
     TERMINAL_PROFILE,
 )
-from switchyard.fraud.compiling import compiled
+from switchyard.fraud.compiling import COMPILED_IN
 from switchyard.fraud.events import (
+    BLOB_VERSION,
+    CAPACITY,
     EVENT,
     FRAUD_KIND,
+    HEADER,
+    KEY,
     MISSING,
     TRANSACTION_KIND,
     Events,
     Ints,
-    Owner,
     country_code,
     split_blob,
     stable_hash,
 )
-from switchyard.fraud.features import Requests, vectors
+from switchyard.fraud.features import Floats, fill_vector
 from switchyard.fraud.requests import Label, Transaction
-from switchyard.fraud.sliding import COLUMNS, customer_windows, terminal_windows
+from switchyard.fraud.sliding import (
+    CUSTOMER_WIDTH,
+    TERMINAL_WIDTH,
+    customer_windows,
+    terminal_windows,
+)
 from switchyard.serving.domain import Assembled
-from switchyard.serving.freshness import PERIOD_US, profile_state
+from switchyard.serving.freshness import EXPIRED, OVERDUE, PERIOD_US, STALE, state_of
 from switchyard.serving.replies import Rung
 from switchyard.serving.trip import Trip
 
 _TTL_US = PROFILE_TTL_DAYS * PERIOD_US
 _RECORD = struct.Struct("<qqqqqIHBB")
+_RECORD_BYTES, _HEAD_BYTES = EVENT.itemsize, HEADER.size
+_OTHER_FIELDS = np.dtype(
+    [("cross_border", "i1"), ("channel", "i1"), ("spare", "<u2"), ("merchant_category", "<i4")]
+)
+_pack_other_fields = struct.Struct("<bbxxi").pack
 _PROFILE_WIDTHS = (len(CUSTOMER_PROFILE), len(TERMINAL_PROFILE))
+_STALE, _DAMAGED, _TORN = 1, 2, 4
+"""Marks of a request: a profile is past its time; too far past it; an activity can't be read."""
 _log = logging.getLogger(__name__)
 _CHANNEL_CODE: dict[str | None, int] = {None: -1} | {name: i for i, name in enumerate(CHANNELS)}
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def compiled(function: _F) -> _F:
+    return compiling.compiled(
+        function, compiled_in=(*COMPILED_IN, "features", "../serving/freshness")
+    )
 
 
 def transaction_records(transaction: Transaction) -> tuple[bytes, bytes]:
@@ -62,104 +88,145 @@ def verdict_record(label: Label) -> bytes:
 def assemble(requests: Sequence[Transaction], trip: Trip | None, minor_units: int) -> Assembled:
     """Vectors float64[n, 50]; without a trip from the defaults of the feature service alone."""
     n = len(requests)
+    trip = trip or _nothing(n)
     events = np.frombuffer(b"".join(map(_customer_record, requests)), EVENT)
-    blobs = trip.activity if trip else ([b""] * n, [b""] * n)
-    customer = _windows(blobs[0], events, "customer")
-    terminal = _windows(blobs[1], events, "terminal")
-    profiles, stale, overdue = _usable_profiles(requests, trip)
-    damaged = customer.torn | terminal.torn | overdue | (trip.damaged if trip else set(range(n)))
+    others = np.frombuffer(b"".join(map(_other_fields, requests)), _OTHER_FIELDS)
+    vectors, seqs, marks = (
+        np.empty((n, len(FEATURES))),
+        np.empty((2, n), np.int64),
+        np.zeros(n, np.int64),
+    )
+    customer_blobs, terminal_blobs = map(_joined, trip.activity)
+    customer_profiles, terminal_profiles = trip.profiles
+    customer_times, terminal_times = trip.available_at
+    customer_synced, terminal_synced = trip.synced_through
+    _assemble(
+        events, others, *customer_blobs, *terminal_blobs, customer_profiles, terminal_profiles,
+        customer_times, terminal_times, customer_synced, terminal_synced, minor_units, vectors, seqs,
+        marks,
+    )  # fmt: skip
     days = [
-        [None if day == MISSING else day for day in matrix[:, 0].tolist()] for matrix in profiles
+        [None if day == MISSING else day for day in profiles[:, 0].tolist()]
+        for profiles in trip.profiles
     ]
-    seen = zip(*days, customer.last_seqs, terminal.last_seqs, strict=True)
+    seen = zip(*days, *seqs.tolist(), strict=True)
     return Assembled(
-        vectors(
-            _columns(requests, events), *profiles, customer.values, terminal.values, minor_units
-        ),
+        vectors,
         [dict(zip(_SEEN, each, strict=True)) for each in seen],
-        [_rungs(i in stale, i in damaged) for i in range(n)],
+        [
+            _rungs(mark, i, trip) if mark or trip.damaged else []
+            for i, mark in enumerate(marks.tolist())
+        ],
     )
 
 
 _SEEN = ("customer_profile_day", "terminal_profile_day", "customer_seq_seen", "terminal_seq_seen")
 
 
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """Windows int64[n, width] over n blobs, the newest number in each, and which could not be read."""
+def _nothing(n: int) -> Trip:
+    """A trip that brought nothing for anybody."""
+    return Trip(
+        profiles=tuple(np.full((n, width), MISSING) for width in _PROFILE_WIDTHS),
+        available_at=(np.full(n, MISSING),) * 2,
+        activity=([b""] * n,) * 2,
+        claims=[None] * n,
+        synced_through=(MISSING,) * 2,
+        damaged=frozenset(range(n)),
+    )
 
-    values: Ints
-    last_seqs: list[int]
-    torn: set[int]
 
-
-def _windows(blobs: Sequence[bytes], events: Events, owner: Owner) -> _Windows:
-    kept: list[bytes] = []
-    last_seqs: list[int] = []
-    torn: set[int] = set()
-    for i, blob in enumerate(blobs):
-        last_seq, records = 0, b""
-        if blob:
-            try:
-                last_seq, records = split_blob(blob)
-            except StoreError as error:
-                _log.warning("the activity of a %s is read as empty: %s", owner, error)
-                torn.add(i)
-        kept.append(records)
-        last_seqs.append(last_seq)
-    starts = np.cumsum([0, *map(len, kept)]) // EVENT.itemsize
-    values = np.empty((len(blobs), len(COLUMNS[owner])), np.int64)
-    together = np.frombuffer(b"".join(kept), EVENT)  # np.concatenate compares dtypes each time
-    _windows_of_each(starts, together, events, values, owner == "customer")
-    return _Windows(values, last_seqs, torn)
+def _joined(blobs: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], Ints]:
+    """The blobs one after the other, and where each ends."""
+    together = np.frombuffer(b"".join(blobs) or b"\0", np.uint8)
+    return together, np.fromiter(accumulate(map(len, blobs)), np.int64, len(blobs))
 
 
 @compiled
-def _windows_of_each(
-    starts: Ints, kept: Events, events: Events, values: Ints, of_customer: bool
+def _int64_at(text: npt.NDArray[np.uint8], at: int) -> Any:
+    number = np.int64(0)
+    for k in range(8):
+        number |= np.int64(text[at + k]) << np.int64(8 * k)
+    return number
+
+
+@compiled
+def _unpack(text: npt.NDArray[np.uint8], start: int, end: int, kept: npt.NDArray[np.uint8]) -> Any:
+    """Of a blob the newest CAPACITY events into ``kept``: how many, and the newest number; -1 if it is torn.
+
+    What ``events.split_blob`` does.
+    """
+    held = end - start - _HEAD_BYTES
+    if end == start:
+        return np.int64(0), np.int64(0)
+    if held < 0 or held % _RECORD_BYTES or _int64_at(text, start + 8) != BLOB_VERSION:
+        return np.int64(-1), np.int64(0)
+    size = min(held, CAPACITY * _RECORD_BYTES)
+    begin = end - size
+    for k in range(size):
+        kept[k] = text[begin + k]
+    return np.int64(size // _RECORD_BYTES), _int64_at(text, start)
+
+
+@compiled
+def _state(profile: Ints, available_at: int, moment: int, synced_through: int) -> int:
+    """What is wrong with a profile as a mark; one that can't be used becomes MISSING."""
+    state = state_of(available_at, moment, synced_through, _TTL_US)
+    if state in (EXPIRED, OVERDUE):
+        profile[:] = MISSING
+    if state == OVERDUE:
+        return _DAMAGED
+    return _STALE if state == STALE else 0
+
+
+@compiled
+def _assemble(
+    events: Events,
+    others: npt.NDArray[np.void],
+    customer_blobs: npt.NDArray[np.uint8],
+    customer_ends: Ints,
+    terminal_blobs: npt.NDArray[np.uint8],
+    terminal_ends: Ints,
+    customer_profiles: Ints,
+    terminal_profiles: Ints,
+    customer_times: Ints,
+    terminal_times: Ints,
+    customer_synced: int,
+    terminal_synced: int,
+    minor_units: int,
+    vectors: Floats,
+    seqs: Ints,
+    marks: Ints,
 ) -> None:
+    """Fill in ``vectors``, ``seqs`` (of both activities the newest number) and ``marks``."""
+    kept = np.empty(CAPACITY, EVENT)
+    content = kept.view(np.uint8)
+    customer, terminal = np.empty(CUSTOMER_WIDTH, np.int64), np.empty(TERMINAL_WIDTH, np.int64)
     for i in range(len(events)):
-        mine = kept[starts[i] : starts[i + 1]]
-        if of_customer:
-            customer_windows(mine, events[i], values[i])
-        else:
-            terminal_windows(mine, events[i], values[i])
+        event, other = events[i], others[i]
+        start = customer_ends[i - 1] if i else 0
+        count, seqs[0, i] = _unpack(customer_blobs, start, customer_ends[i], content)
+        if count < 0:
+            marks[i] |= _TORN
+        customer_windows(kept[: max(count, 0)], event, customer)
+        start = terminal_ends[i - 1] if i else 0
+        count, seqs[1, i] = _unpack(terminal_blobs, start, terminal_ends[i], content)
+        if count < 0:
+            marks[i] |= _TORN
+        terminal_windows(kept[: max(count, 0)], event, terminal)
+        moment = event.event_timestamp
+        marks[i] |= _state(customer_profiles[i], customer_times[i], moment, customer_synced)
+        marks[i] |= _state(terminal_profiles[i], terminal_times[i], moment, terminal_synced)
+        fill_vector(
+            vectors[i], event.amount_minor, moment, other.cross_border, other.channel,
+            other.merchant_category, event.device, int(event.country), customer_profiles[i],
+            terminal_profiles[i], customer, terminal, minor_units,
+        )  # fmt: skip
 
 
-def _usable_profiles(
-    requests: Sequence[Transaction], trip: Trip | None
-) -> tuple[tuple[Ints, Ints], set[int], set[int]]:
-    """Both profiles of each request, MISSING where none is usable; whose are past their time, whose too far."""
-    stale: set[int] = set()
-    overdue: set[int] = set()
-    if trip is None:
-        empty = [np.full((len(requests), width), MISSING) for width in _PROFILE_WIDTHS]
-        return (empty[0], empty[1]), stale, overdue
-    for matrix, times, synced in zip(
-        trip.profiles, trip.available_at, trip.synced_through, strict=True
-    ):
-        for i, available_at in enumerate(times.tolist()):
-            moment = requests[i].event_timestamp_us
-            state = profile_state(available_at, moment, synced, _TTL_US)
-            if state in ("expired", "overdue"):
-                matrix[i] = MISSING
-            if state == "overdue":
-                overdue.add(i)
-            elif state == "stale":
-                stale.add(i)
-    return (trip.profiles[0], trip.profiles[1]), stale, overdue
-
-
-def _columns(requests: Sequence[Transaction], events: Events) -> Requests:
-    """The batch as a struct of arrays, what the vector is made from."""
-    return Requests(
-        amount_minor=events["amount_minor"],
-        event_timestamp=events["event_timestamp"],
-        cross_border=np.array([_cross_border(r) for r in requests], np.int8),
-        channel=np.array([_CHANNEL_CODE[r.channel] for r in requests], np.int8),
-        merchant_category=np.array([int(r.merchant_category or -1) for r in requests], np.int32),
-        device=events["device"],
-        country=events["country"],
+def _other_fields(request: Transaction) -> bytes:
+    """What the vector needs beside the event, -1 for null."""
+    return _pack_other_fields(
+        _cross_border(request), _CHANNEL_CODE[request.channel], int(request.merchant_category or -1)
     )
 
 
@@ -187,10 +254,16 @@ def _record(transaction: Transaction, counterpart: str) -> bytes:
     )
 
 
-def _rungs(stale: bool, damaged: bool) -> list[Rung]:
-    rungs: list[Rung] = []
-    if stale:
-        rungs.append("stale_profile")
-    if damaged:
+def _rungs(mark: int, i: int, trip: Trip) -> list[Rung]:
+    """The rungs that a request's ``mark`` names; what is wrong with a torn activity goes to the log."""
+    if mark & _TORN:
+        for owner, blobs in zip(KEY, trip.activity, strict=True):
+            try:
+                split_blob(blobs[i])
+            except StoreError as error:
+                if blobs[i]:
+                    _log.warning("the activity of a %s is read as empty: %s", owner, error)
+    rungs: list[Rung] = ["stale_profile"] if mark & _STALE else []
+    if mark & (_DAMAGED | _TORN) or i in trip.damaged:
         rungs.append("default_features")
     return rungs

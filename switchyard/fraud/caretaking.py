@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from switchyard.errors import StoreError, SwitchyardError
+from switchyard.errors import JournalError, StoreError, SwitchyardError
+from switchyard.fraud.given import numbers_given
 from switchyard.fraud.online import online_store_of
 from switchyard.fraud.rebuild import refill
 from switchyard.fraud.requests import Transaction
@@ -62,6 +63,8 @@ class Caretaker:
         self._decided = DecidedIndex(settings.journal)
         self._unsettled = Unsettled(settings.journal / "unsettled")
         self._undecided_since: dict[str, float] = {}
+        self._server: str | None = None
+        """That of which it is known that it lost nothing when it began."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="caretaker", daemon=True)
 
@@ -112,9 +115,22 @@ class Caretaker:
         epoch, newest = self._store.epoch(), self._newest()
         if epoch is None:
             return True
-        if newest is None or newest.epoch != epoch:
-            return False
-        return self._store.last_number(newest.owner, newest.entity) < newest.number
+        if newest is not None and newest.epoch == epoch:
+            number = self._store.last_number(newest.owner, newest.entity)
+            if number < newest.number:
+                return True
+        server = self._store.server()
+        if server != self._server:
+            if self._lost_what_it_gave(epoch):
+                return True
+            self._server = server
+        return False
+
+    def _lost_what_it_gave(self, epoch: str) -> bool:
+        """Asked of another server than before: what was written since then says nothing of what was lost."""
+        given = numbers_given(self._settings.journal, epoch)
+        held = self._store.last_numbers("customer", list(given))
+        return any(have < number for have, number in zip(held, given.values(), strict=True))
 
     def _refill(self) -> None:
         with self._store.filling() as lease:
@@ -141,12 +157,10 @@ class Caretaker:
 
     def _bring(self, bodies: Sequence[bytes]) -> list[dict[str, object]]:
         """Append the transactions and store the replies; journal records of the numbers given."""
-        transactions = [_decode(body).transaction for body in bodies]
+        decided = [found for body in bodies if (found := _of_this_version(body))]
+        transactions = [transaction for transaction, _ in decided]
+        replies = [reply for _, reply in decided]
         appends = [self._domain.appends(transaction) for transaction in transactions]
-        replies = [
-            Reply(transaction.transaction_id, *decided_in(body))
-            for transaction, body in zip(transactions, bodies, strict=True)
-        ]
         written = self._store.write([event for own in appends for event in own], replies)
         _check(written)
         numbers = iter(written.numbers)
@@ -165,6 +179,16 @@ class Caretaker:
         for name in [*found, *over]:
             self._undecided_since.pop(name, None)
         return over
+
+
+def _of_this_version(body: bytes) -> tuple[Transaction, Reply] | None:
+    """A journalled decision's transaction and reply; None, and words in the log, if another version wrote it."""
+    try:
+        transaction = _decode(body).transaction
+        return transaction, Reply(transaction.transaction_id, *decided_in(body))
+    except (JournalError, msgspec.ValidationError) as error:
+        _log.error("a decision can't be brought to the online store: %s", error)
+        return None
 
 
 def _check(written: Written) -> None:

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from switchyard.errors import JournalError
 from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
 from switchyard.lake import Lake, write_text
-from switchyard.serving.index import growing_path, mend, sorted_path
+from switchyard.serving.index import growing_path, sorted_path
+from switchyard.serving.ledger import note_what_the_dead_left
 from switchyard.serving.segments import closed_segment, segments, whole_bodies
 
 SEGMENTS_AT_ONCE = 8
@@ -103,7 +104,7 @@ def compact(journal: Path, lake: Lake) -> Compacted:
 
 def _compact(journal: Path, lake: Lake, rows: dict[str, int]) -> int:
     """How many segments are done; ``rows`` grows by what was written."""
-    mend(journal)
+    note_what_the_dead_left(journal)
     waiting = [segment for segment in segments(journal) if not marker_of(segment).exists()]
     done = 0
     for start in range(0, len(waiting), SEGMENTS_AT_ONCE):

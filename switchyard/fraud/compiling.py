@@ -26,9 +26,10 @@ def compile_all() -> None:
     """Compile everything that training, replay and a service run, or find it compiled."""
     from switchyard.fraud.activity import compile_windows
     from switchyard.fraud.features import compile_vectors
-    from switchyard.fraud.online import FraudDomain
+    from switchyard.fraud.online import VIEWS, FraudDomain
     from switchyard.fraud.recompute import compile_search
     from switchyard.learning.trees import compile_trees
+    from switchyard.serving.raw_trip import compile_raw
     from switchyard.serving.stored_rows import read_rows
 
     compile_windows()
@@ -36,6 +37,7 @@ def compile_all() -> None:
     compile_search()
     compile_trees()
     read_rows([None], 1)
+    compile_raw(VIEWS)
     domain = FraudDomain(100)
     domain.assemble([domain.example()], None)
 

@@ -229,6 +229,36 @@ def _novelty(out: Floats, device: int, country: int, profile: Ints, activity: In
 
 
 @compiled
+def fill_vector(
+    out: Floats,
+    amount: int,
+    at: int,
+    cross_border: int,
+    channel: int,
+    category: int,
+    device: int,
+    country: int,
+    customer_profile: Ints,
+    terminal_profile: Ints,
+    customer_activity: Ints,
+    terminal_activity: Ints,
+    minor_units: int,
+) -> None:
+    """One vector, float64[50], from one row of each thing that :func:`vectors` takes."""
+    for j in range(len(_DEFAULTS)):
+        out[j] = _DEFAULTS[j]
+    _pass_on(out, customer_profile, _FROM_CP)
+    _pass_on(out, terminal_profile, _FROM_TP)
+    _pass_on(out, customer_activity, _FROM_CA)
+    _pass_on(out, terminal_activity, _FROM_TA)
+    _from_request(out, amount, at, cross_border, channel, category, minor_units)
+    _from_customer_profile(out, amount, customer_profile, minor_units)
+    _from_terminal_profile(out, amount, terminal_profile, minor_units)
+    _from_activity(out, customer_activity, terminal_activity, minor_units)
+    _novelty(out, device, country, customer_profile, customer_activity)
+
+
+@compiled
 def _fill(
     out: Floats,
     amount_minor: Ints,
@@ -245,27 +275,21 @@ def _fill(
     minor_units: int,
 ) -> None:
     for i in range(len(out)):
-        row, amount = out[i], amount_minor[i]
-        customer, terminal = customer_profiles[i], terminal_profiles[i]
-        for j in range(len(_DEFAULTS)):
-            row[j] = _DEFAULTS[j]
-        _pass_on(row, customer, _FROM_CP)
-        _pass_on(row, terminal, _FROM_TP)
-        _pass_on(row, customer_activity[i], _FROM_CA)
-        _pass_on(row, terminal_activity[i], _FROM_TA)
-        _from_request(
-            row,
-            amount,
+        fill_vector(
+            out[i],
+            amount_minor[i],
             event_timestamp[i],
             cross_border[i],
             channel[i],
             merchant_category[i],
+            device[i],
+            int(country[i]),
+            customer_profiles[i],
+            terminal_profiles[i],
+            customer_activity[i],
+            terminal_activity[i],
             minor_units,
         )
-        _from_customer_profile(row, amount, customer, minor_units)
-        _from_terminal_profile(row, amount, terminal, minor_units)
-        _from_activity(row, customer_activity[i], terminal_activity[i], minor_units)
-        _novelty(row, device[i], int(country[i]), customer, customer_activity[i])
 
 
 # ---------------------------------------------------------------- vectors

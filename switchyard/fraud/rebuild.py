@@ -81,18 +81,19 @@ def refill(settings: Settings, store: OnlineStore, lease: Lease, now_us: int) ->
 
 
 def refill_if_lost(settings: Settings, store: OnlineStore, now_us: int) -> Refilled | None:
-    """Fill a store that was emptied, if the journal knows that it was ever filled; else None.
+    """Fill a store that was emptied, if the journal knows of anything that it may have held; else None.
 
     What syncs call before they load: they know the lake, but not what was served since.
     """
     with store.filling() as lease:
-        if store.epoch() is not None or not _was_filled(settings.journal, now_us):
+        if store.epoch() is not None or not _has_a_past(settings.journal, now_us):
             return None
         return refill(settings, store, lease, now_us)
 
 
-def _was_filled(folder: Path, now_us: int) -> bool:
-    return any(line.type == "baseline" for line, _ in _lines(folder, _oldest_us(now_us)))
+def _has_a_past(folder: Path, now_us: int) -> bool:
+    """Not: a baseline. A store is filled once and then served from for years."""
+    return any(True for _ in _lines(folder, _oldest_us(now_us)))
 
 
 def _oldest_us(now_us: int) -> int:
@@ -150,7 +151,7 @@ def _past(settings: Settings, lease: Lease, now_us: int) -> tuple[pa.Table, int 
     baseline: _Line | None = None
     for count, (line, _) in enumerate(_lines(settings.journal, _oldest_us(now_us)), start=1):
         if line.type == "baseline":
-            baseline = line
+            baseline = _later(baseline, line)
         else:
             past.take(line)
         if count % _GROUP == 0:
@@ -160,6 +161,14 @@ def _past(settings: Settings, lease: Lease, now_us: int) -> tuple[pa.Table, int 
     if baseline is not None and baseline.file is not None:
         past.add_snapshot(settings.home / "activity" / baseline.file)
     return past.table(), baseline.cutoff_us if baseline else None
+
+
+def _later(one: _Line | None, other: _Line) -> _Line:
+    """Of two baselines the one that holds more: that of the later cut-off, since the segments' names follow
+    a clock that may have been set back; of the same, the one that was read last."""
+    if one is None or one.cutoff_us is None:
+        return other
+    return one if (other.cutoff_us or 0) < one.cutoff_us else other
 
 
 class _Past:
@@ -216,7 +225,11 @@ def _replies(folder: Path, now_us: int) -> Iterator[tuple[Reply, int]]:
             continue
         seconds = max(1, (line.received_at - since_us) // 1_000_000)
         if line.type == "decision" and line.transaction is not None:
-            digest, reply = decided_in(body)
+            try:
+                digest, reply = decided_in(body)
+            except JournalError as error:  # it can't be told again; the others can
+                _log.warning("a reply is not restored: %s", error)
+                continue
             yield Reply(line.transaction.transaction_id, digest, reply), seconds
         elif line.type == "label":
             label = line.label

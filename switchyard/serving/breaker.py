@@ -16,6 +16,7 @@ BreakerState = Literal["closed", "half_open", "open"]
 STATE_CODE: dict[BreakerState, int] = {"closed": 0, "half_open": 1, "open": 2}
 """The states as a gauge shows them: the higher, the worse."""
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 JITTER = 0.2
 """A pause is up to this share longer or shorter, so that workers do not probe in step."""
 
@@ -23,7 +24,9 @@ _log = logging.getLogger(__name__)
 
 
 class Breaker:
-    """``name`` is what metrics and the log call it by. Opens after ``failures`` in a row; then one probe per pause is let through, and its success closes it.
+    """``name`` is what metrics and the log call it by. Opens after ``failures`` in a row; then one probe per
+    pause is let through, and its success closes it. The first pause is ``first_pause_s``, so that a hiccup
+    costs no more; each probe that fails doubles it, up to ``longest_pause_s``.
 
     ``clock`` is in monotonic seconds, ``random`` draws from [0, 1). A probe whose outcome is never told
     (its task was cancelled) keeps the breaker half open for one more pause only.
@@ -34,14 +37,16 @@ class Breaker:
         name: str,
         *,
         failures: int = 5,
-        pause_s: float = 1.0,
+        first_pause_s: float = FIRST_PAUSE_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self.state: BreakerState = "closed"
         self._most = failures
-        self._pause_s = pause_s
+        self._first_pause_s = self._pause_s = first_pause_s
+        self._longest_pause_s = longest_pause_s
         self._clock = clock
         self._random = random
         self._failures = 0
@@ -72,12 +77,14 @@ class Breaker:
         """What was tried did not work."""
         self._failures += 1
         if self.state == "half_open":
+            self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
             self._wait("open")
         elif self.state == "closed" and self._failures >= self._most:
+            self._pause_s = self._first_pause_s
             self._wait("open")
             _log.error(
-                "'%s' failed %d times in a row and is left alone; one probe every %g s",
-                self.name, self._failures, self._pause_s,
+                "'%s' failed %d times in a row and is left alone, but for probes at most %g s apart",
+                self.name, self._failures, self._longest_pause_s,
             )  # fmt: skip
 
     def _wait(self, state: BreakerState) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from switchyard.serving.feast_format import View, entity_key, read_command
-from switchyard.serving.scripts import APPEND, CLAIM, FINISH
-from switchyard.serving.trip import Append, Reply, Wanted
-from switchyard.serving.wire import bulk, command
+from switchyard.serving.scripts import APPEND, TAKE_OVER
+from switchyard.serving.trip import Append, Claim, Claimed, Reply, Wanted
+from switchyard.serving.wire import command
 
 LEASE_MS = 2_000
 """How long one worker's claim on a transaction id keeps others from deciding it."""
@@ -19,6 +19,15 @@ REPLY_SECONDS = 86_400
 """How long the same transaction id gets the same decision."""
 
 _LEASE, _KEPT = b"%d" % LEASE_MS, b"%d" % REPLY_SECONDS
+_GET = b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n"
+_CLAIM = (
+    b"*7\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$33\r\nc%%b%%b\r\n$2\r\nEX\r\n$5\r\n%b\r\n$2\r\nNX\r\n$3\r\nGET\r\n"
+    % _KEPT
+)
+_FINISH = (
+    b"*6\r\n$3\r\nSET\r\n$%%d\r\n%%b\r\n$%%d\r\nr%%b%%b\r\n$2\r\nEX\r\n$5\r\n%b\r\n$3\r\nGET\r\n"
+    % _KEPT
+)
 
 
 class Commands:
@@ -43,14 +52,24 @@ class Commands:
         replies = 2 * len(self.views) * len(wanted) + claims + len(self.views) + 1
         return b"".join(parts) + self._marks, replies
 
+    def take_over(self, claims: Sequence[Claim]) -> tuple[bytes, int]:
+        """Claims that somebody else has: ours now, if his time is over."""
+        parts = [
+            TAKE_OVER.call(self.decision_key(c.transaction_id), c.token, c.digest, _LEASE, _KEPT)
+            for c in claims
+        ]
+        return b"".join(parts), len(parts)
+
     def write(self, appends: Sequence[Append], replies: Sequence[Reply]) -> tuple[bytes, int]:
         """The events, the replies to keep, the epoch; safe to send again as a whole."""
         parts = [APPEND.call(self.activity_key(a.owner, a.entity), a.record) for a in appends]
-        parts += [
-            FINISH.call(self.decision_key(r.transaction_id), r.digest, r.body, _KEPT)
-            for r in replies
-        ]
+        parts += [self._finish(r) for r in replies]
         parts.append(self._epoch)
+        return b"".join(parts), len(parts)
+
+    def put_back(self, replies: Sequence[tuple[str, Claimed]]) -> tuple[bytes, int]:
+        """Of transaction ids the replies that were stored before a later one took their place."""
+        parts = [self._finish(Reply(name, held.digest, held.reply)) for name, held in replies]
         return b"".join(parts), len(parts)
 
     # ------------------------------------------------------------ keys
@@ -81,10 +100,15 @@ class Commands:
         for view, (head, tail), activity, entity in zip(
             self.views, self._reads, self._activity, wanted.entities, strict=True
         ):
-            yield head
-            yield bulk(entity_key(view, entity, self._suffix))
-            yield tail
-            yield command(b"GET", activity + entity.encode())
+            key = entity_key(view, entity, self._suffix)
+            yield b"%b$%d\r\n%b\r\n%b" % (head, len(key), key, tail)
+            key = activity + entity.encode()
+            yield _GET % (len(key), key)
         if wanted.claim is not None:
             transaction_id, token, digest = wanted.claim
-            yield CLAIM.call(self.decision_key(transaction_id), token, digest, _LEASE, _KEPT)
+            key = self.decision_key(transaction_id)
+            yield _CLAIM % (len(key), key, token, digest)
+
+    def _finish(self, reply: Reply) -> bytes:
+        key = self.decision_key(reply.transaction_id)
+        return _FINISH % (len(key), key, 17 + len(reply.body), reply.digest, reply.body)

@@ -18,8 +18,20 @@ from redis.connection import parse_url
 
 from switchyard.errors import StoreError
 from switchyard.serving.commands import Commands
+from switchyard.serving.raw_trip import ends_at, read_raw
 from switchyard.serving.scripts import SCRIPTS
-from switchyard.serving.trip import Append, Reply, Trip, Wanted, Written, read_trip, read_written
+from switchyard.serving.trip import (
+    Append,
+    Reply,
+    Trip,
+    Wanted,
+    Written,
+    displaced,
+    held,
+    read_trip,
+    read_written,
+    taken_over,
+)
 from switchyard.serving.wire import MORE, command, lost_script, new_reader, shown, what_failed
 
 BUDGET_S = 0.010
@@ -53,16 +65,23 @@ class HotStore:
         self._connecting: asyncio.Task[_Link] | None = None
 
     async def read(self, wanted: Sequence[Wanted]) -> Trip:
-        """Profiles, activity and claims of the transactions, and the views' marks, in one trip."""
-        payload, replies = self.commands.read(wanted)
-        trip = read_trip(self.commands.views, wanted, await self._ask(payload, replies))
+        """Profiles, activity and claims of the transactions, and the views' marks, in one trip; in a second
+        one, claims that somebody else has."""
+        views = self.commands.views
+        text = await self._told(*self.commands.read(wanted))
+        trip = read_raw(views, wanted, text) or read_trip(views, wanted, _parsed(text))
         self._check_epoch(trip.epoch)
+        if rows := held(trip):
+            claims = [claim for i in rows if (claim := wanted[i].claim)]
+            trip = taken_over(trip, rows, await self._ask(*self.commands.take_over(claims)))
         return trip
 
     async def write(self, appends: Sequence[Append], replies: Sequence[Reply] = ()) -> Written:
         """Append events to activities and store replies, in one trip. Safe to repeat as a whole."""
         payload, count = self.commands.write(appends, replies)
         written = read_written(len(appends), await self._ask(payload, count))
+        if earlier := displaced(replies, written):
+            await self._ask(*self.commands.put_back(earlier))
         self._check_epoch(written.epoch)
         return written
 
@@ -94,22 +113,26 @@ class HotStore:
             )
 
     async def _ask(self, payload: bytes, replies: int) -> list[object]:
+        """The answers as objects. A lost script is brought again by a new connection, once."""
+        answers = _parsed(await self._told(payload, replies))
+        if lost_script(answers) and self._link is not None:
+            self._link.drop(ConnectionResetError("lost its scripts"))
+            answers = _parsed(await self._told(payload, replies))
+        return answers
+
+    async def _told(self, payload: bytes, replies: int) -> bytes:
+        """The answers as they came, so many of them and whole."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.budget_s
         try:
             link = self._link
             if link is None or link.loop is not loop or link.lost:
                 link = await self._linked(loop, deadline)
-            answers = await link.ask(payload, replies, deadline)
-            if lost_script(answers):  # a new connection brings the scripts
-                link.drop(ConnectionResetError("lost its scripts"))
-                link = await self._linked(loop, deadline)
-                answers = await link.ask(payload, replies, deadline)
-        except (OSError, hiredis.HiredisError, ValueError) as error:
+            return await link.ask(payload, replies, deadline)
+        except (OSError, ValueError) as error:
             raise StoreError(
                 f"the online store at {shown(self.url)} {what_failed(error)}"
             ) from error
-        return answers
 
     async def _linked(self, loop: asyncio.AbstractEventLoop, deadline: float) -> _Link:
         """The one connection; whoever comes while it is being made waits for it until ``deadline``. The
@@ -132,7 +155,7 @@ class HotStore:
             _, link = await loop.create_connection(lambda: _Link(loop), *place, ssl=secure)
         greeting = _greeting(parts)
         try:
-            for answer in await link.ask(b"".join(greeting), len(greeting), deadline):
+            for answer in _parsed(await link.ask(b"".join(greeting), len(greeting), deadline)):
                 if isinstance(answer, Exception):
                     raise ConnectionRefusedError(str(answer))
         except BaseException as error:
@@ -159,12 +182,23 @@ def _greeting(parts: dict[str, Any]) -> list[bytes]:
     return said + [command(b"SCRIPT", b"LOAD", script.encode()) for script in SCRIPTS]
 
 
+def _parsed(text: bytes) -> list[object]:
+    """Whole answers as objects. Raises StoreError."""
+    reader, answers = new_reader(), list[object]()
+    try:
+        reader.feed(text)
+        while (answer := reader.gets()) is not MORE:
+            answers.append(answer)
+    except hiredis.HiredisError as error:
+        raise StoreError(f"the online store {what_failed(error)}") from error
+    return answers
+
+
 class _Question(NamedTuple):
-    """So many (``wanted``) answers were asked for, so far these came; ``since`` is the loop's time of asking."""
+    """So many (``wanted``) answers were asked for; ``since`` is the loop's time of asking."""
 
     wanted: int
-    answers: list[object]
-    future: asyncio.Future[list[object]]
+    future: asyncio.Future[bytes]
     since: float
 
 
@@ -174,19 +208,24 @@ class _Link(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.lost: BaseException | None = None
-        self._reader = new_reader()
         self._transport: Any = None
         self._asked: deque[_Question] = deque()
+        self._text = b""
+        self._end = 0
+        """Up to here ``_text`` is whole answers to the first question, of which ``_left`` are to come."""
+        self._left = 0
 
-    async def ask(self, payload: bytes, replies: int, deadline: float) -> list[object]:
-        """Raises OSError, hiredis' errors and ValueError, as the connection and its answers deserve."""
+    async def ask(self, payload: bytes, replies: int, deadline: float) -> bytes:
+        """Raises OSError and ValueError, as the connection and its answers deserve."""
         now = self.loop.time()
         if self._asked and now - self._asked[0].since > CONNECT_S:
             self.drop(TimeoutError())
         if self.lost:
             raise self.lost
-        answer: asyncio.Future[list[object]] = self.loop.create_future()
-        self._asked.append(_Question(replies, [], answer, now))
+        answer: asyncio.Future[bytes] = self.loop.create_future()
+        if not self._asked:
+            self._left = replies
+        self._asked.append(_Question(replies, answer, now))
         self._transport.write(payload)
         alarm = self.loop.call_at(deadline, self._is_late, answer)
         try:
@@ -194,12 +233,12 @@ class _Link(asyncio.Protocol):
         finally:
             alarm.cancel()
 
-    def _is_late(self, answer: asyncio.Future[list[object]]) -> None:
+    def _is_late(self, answer: asyncio.Future[bytes]) -> None:
         """The budget is used up; but where this process was held up itself, the answer may lie here unread,
         so the connection is looked at once more."""
         self.loop.call_later(LAST_LOOK_S, self._give_up, answer)
 
-    def _give_up(self, answer: asyncio.Future[list[object]]) -> None:
+    def _give_up(self, answer: asyncio.Future[bytes]) -> None:
         if not answer.done():
             answer.set_exception(TimeoutError())
 
@@ -220,20 +259,23 @@ class _Link(asyncio.Protocol):
         self.drop(exc or ConnectionResetError("closed the connection"))
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self._reader.feed(data)
-            self._take_answers()
-        except (hiredis.HiredisError, ValueError) as error:
-            self.drop(error)
-
-    def _take_answers(self) -> None:
-        gets, asked = self._reader.gets, self._asked
-        while (reply := gets()) is not MORE:
-            if not asked:
-                raise ValueError("more replies than questions")
-            count, answers, future, _ = asked[0]
-            answers.append(reply)
-            if len(answers) == count:
-                asked.popleft()
-                if not future.done():
-                    future.set_result(answers)
+        self._text = text = self._text + data if self._text else data
+        begin = 0
+        while True:
+            if not self._asked:
+                if begin < len(text):
+                    self.drop(ValueError("more replies than questions"))
+                break
+            self._end, self._left = ends_at(text, self._end, self._left)
+            if self._left < 0:
+                self.drop(ValueError(f"sent {text[self._end : self._end + 20]!r}"))
+                return
+            if self._left:
+                break
+            answer = self._asked.popleft().future
+            if not answer.done():
+                answer.set_result(text[begin : self._end])
+            begin = self._end
+            self._left = self._asked[0].wanted if self._asked else 0
+        self._text = text[begin:]
+        self._end -= begin

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -229,21 +229,24 @@ class Mended(NamedTuple):
     cut: TornTail | None
 
 
-def mend(folder: Path) -> list[Mended]:
+def mend(folder: Path, before: Callable[[Path], None] = lambda _segment: None) -> list[Mended]:
     """Cut the torn tails of segments whose writer is dead, and seal those segments; which they were.
+
+    ``before`` is told of each before it is sealed: if that is interrupted, the next one is told again.
 
     To be called before a process begins to serve. What is being written, or sealed, is left alone. A
     segment that is damaged in its middle is sealed with the whole lines it holds and cut nowhere: reading
     it says where it is damaged.
     """
     unsealed = [segment for segment in segments(folder) if SortedIndex.of(segment) is None]
-    return [mended for segment in unsealed if (mended := _mend(segment)) is not None]
+    return [mended for segment in unsealed if (mended := _mend(segment, before)) is not None]
 
 
-def _mend(segment: Path) -> Mended | None:
+def _mend(segment: Path, before: Callable[[Path], None]) -> Mended | None:
     with closed_segment(segment) as descriptor:
         if descriptor is None or SortedIndex.of(segment) is not None:
             return None
+        before(segment)
         entries, sound = _scan(segment)
         lost = os.fstat(descriptor).st_size - sound
         if lost:

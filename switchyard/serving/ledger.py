@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from switchyard.serving.domain import digest_of
 from switchyard.serving.holds import Holds
 from switchyard.serving.index import mend
 from switchyard.serving.replies import Reply
-from switchyard.serving.segments import whole_bodies
+from switchyard.serving.segments import segments, whole_bodies
 from switchyard.serving.unsettled import Unsettled
 
 _REMEMBERED_US = REPLY_SECONDS * 1_000_000
@@ -128,16 +129,24 @@ def _unusable(folder: Path, error: OSError) -> JournalError:
 def note_what_the_dead_left(folder: Path) -> int:
     """Mend the journal, and note the decisions of dead processes that have no number of the store; how many.
 
-    Their writer may have died before its write trip. To be called before a process begins to serve.
+    Their writer may have died before its write trip. To be called before a process begins to serve, and by
+    whoever else mends: a segment that was sealed without this is never looked at again.
     """
-    left = [name for mended in mend(folder) for name in _unnumbered(mended.segment)]
-    if left:
-        with (
-            _as_journal_error(folder),
-            contextlib.closing(Unsettled(folder / "unsettled")) as unsettled,
-        ):
-            unsettled.note(left)
-    return len(left)
+    noted = 0
+
+    def note(segment: Path) -> None:
+        nonlocal noted
+        left = _unnumbered(_last_two(segment))
+        if left:
+            with (
+                _as_journal_error(folder),
+                contextlib.closing(Unsettled(folder / "unsettled")) as unsettled,
+            ):
+                unsettled.note(left)
+        noted += len(left)
+
+    mend(folder, note)
+    return noted
 
 
 class _Ids(msgspec.Struct):
@@ -151,11 +160,18 @@ class _Subject(msgspec.Struct):
     transaction_id: str
 
 
-def _unnumbered(segment: Path) -> list[str]:
-    """Transactions of a segment that were decided in it and got no number in it."""
+def _last_two(segment: Path) -> list[Path]:
+    """The segment and the one that its writer closed before: a batch may have begun there."""
+    writer = segment.name.split("-")[1]
+    own = [s for s in segments(segment.parent) if s.name.split("-")[1] == writer and s <= segment]
+    return own[-2:]
+
+
+def _unnumbered(of_one: Sequence[Path]) -> list[str]:
+    """Transactions of a writer's segments that were decided in them and got no number in them."""
     decode = msgspec.json.Decoder(_Ids).decode
     decided: dict[str, None] = {}
-    for body in whole_bodies(segment):
+    for body in chain.from_iterable(map(whole_bodies, of_one)):
         ids = decode(body)
         if ids.type == "decision" and ids.transaction is not None:
             decided[ids.transaction.transaction_id] = None

@@ -24,11 +24,14 @@ from switchyard.serving.trip import (
     Trip,
     Wanted,
     Written,
+    displaced,
     epoch_of,
     fit,
+    held,
     mark_of,
     read_trip,
     read_written,
+    taken_over,
 )
 from switchyard.serving.wire import Wire, command
 
@@ -72,7 +75,12 @@ class OnlineStore:
     def read(self, wanted: Sequence[Wanted], timeout_s: float | None = None) -> Trip:
         """Profiles, activity and claims of the transactions, and the views' marks, in one trip."""
         payload, replies = self.commands.read(wanted)
-        return read_trip(self.views, wanted, self._wire.ask(payload, replies, timeout_s))
+        trip = read_trip(self.views, wanted, self._wire.ask(payload, replies, timeout_s))
+        if rows := held(trip):
+            claims = [claim for i in rows if (claim := wanted[i].claim)]
+            answers = self._wire.ask(*self.commands.take_over(claims), timeout_s)
+            trip = taken_over(trip, rows, answers)
+        return trip
 
     def write(
         self,
@@ -82,7 +90,10 @@ class OnlineStore:
     ) -> Written:
         """Append events to activities and store replies, in one trip. Safe to repeat as a whole."""
         payload, count = self.commands.write(appends, replies)
-        return read_written(len(appends), self._wire.ask(payload, count, timeout_s))
+        written = read_written(len(appends), self._wire.ask(payload, count, timeout_s))
+        if earlier := displaced(replies, written):
+            self._wire.ask(*self.commands.put_back(earlier), timeout_s)
+        return written
 
     # ------------------------------------------------------------ what syncs and restores write
 
@@ -168,9 +179,22 @@ class OnlineStore:
 
     def last_number(self, owner: str, entity: str) -> int:
         """The newest sequence number of an activity, 0 for none."""
-        key = self.commands.activity_key(owner, entity)
-        (head,) = self._tell([command(b"GETRANGE", key, b"0", b"7")])
-        return int.from_bytes(head, "little") if isinstance(head, bytes) else 0
+        return self.last_numbers(owner, [entity])[0]
+
+    def last_numbers(self, owner: str, entities: Sequence[str]) -> list[int]:
+        """The same of several, in their order."""
+        found: list[int] = []
+        for some in _in_groups(entities):
+            keys = [self.commands.activity_key(owner, entity) for entity in some]
+            for head in self._tell([command(b"GETRANGE", key, b"0", b"7") for key in keys]):
+                found.append(int.from_bytes(head, "little") if isinstance(head, bytes) else 0)
+        return found
+
+    def server(self) -> str:
+        """Which server answers: another one after each start, and where a replica has taken over."""
+        (told,) = self._tell([command(b"INFO", b"server")])
+        lines = told.decode(errors="replace").split() if isinstance(told, bytes) else []
+        return next((line for line in lines if line.startswith("run_id:")), "")
 
     def activity_cutoff(self) -> int | None:
         """Event time (microseconds) up to which a sync filled the store, None: never."""

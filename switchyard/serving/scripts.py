@@ -1,7 +1,7 @@
 """What the online store does in one step, as Lua: each script touches one key, so that a cluster works.
 
 Every script may run twice with the same arguments and changes nothing the second time. Not here: who
-calls them (``online_store``, ``profile_sync``).
+calls them (``commands``, ``online_store``, ``profile_sync``).
 """
 
 from __future__ import annotations
@@ -34,73 +34,80 @@ APPEND = Script(
 -- Activity of KEYS[1]: add the event record ARGV[1] (48 bytes) unless it is there; its sequence number.
 -- Value: int64 last number, int64 format version, records ordered by (int64 time, int64 id).
 local RECORD, HEAD, KEPT, MOST = 48, 16, 256, 512
-local key, new = KEYS[1], ARGV[1]
+local key, new, call, unpack = KEYS[1], ARGV[1], redis.call, struct.unpack
 if #new ~= RECORD then
   return redis.error_reply('ERR an event record has ' .. RECORD .. ' bytes, this one ' .. #new)
 end
-local value = redis.call('GET', key) or struct.pack('<i8i8', 0, 1)
-local count = (#value - HEAD) / RECORD
-local number, version = 0, 0
-if count >= 0 and count == math.floor(count) then number, version = struct.unpack('<i8i8', value) end
-if version ~= 1 then return redis.error_reply('ERR this is no activity of format version 1') end
-
 -- ids have 64 bits and Lua's numbers 53: two halves
-local time_low, time_high, id_low, id_high = struct.unpack('<I4i4I4i4', new)
+local time_low, time_high, id_low, id_high = unpack('<I4i4I4i4', new)
 local time = time_high * 4294967296 + time_low
-local function after(index)  -- > 0: the new event comes after this record; 0: it is this record
-  local t_low, t_high, low, high = struct.unpack('<I4i4I4i4', value, HEAD + index * RECORD + 1)
+local function after(value, at)  -- > 0: the new event comes after the record at this byte; 0: it is this record
+  local t_low, t_high, low, high = unpack('<I4i4I4i4', value, at)
   local t = t_high * 4294967296 + t_low
   if time ~= t then return time - t end
   if id_high ~= high then return id_high - high end
   return id_low - low
 end
+local function numbered(number)
+  return string.sub(new, 1, 40) .. struct.pack('<I4', number) .. string.sub(new, 45)
+end
 
+local size = call('STRLEN', key)
+local count, head = (size - HEAD) / RECORD, struct.pack('<i8i8', 0, 1)
+if size == 0 then count = 0 else head = call('GETRANGE', key, 0, HEAD - 1) end
+local number, version = 0, 0
+if count >= 0 and count == math.floor(count) then number, version = unpack('<i8i8', head) end
+if version ~= 1 then return redis.error_reply('ERR this is no activity of format version 1') end
+
+-- as a rule it is the newest and there is room: the rest of the value is not even looked at
+if count > 0 and count < MOST and after(call('GETRANGE', key, size - RECORD, size - 33), 1) > 0 then
+  number = number + 1
+  call('SETRANGE', key, 0, struct.pack('<i8', number))
+  call('APPEND', key, numbered(number))
+  return number
+end
+
+local value = size == 0 and head or call('GET', key)
 local low, high = 0, count  -- the first record that the new event does not come after
-if count > 0 and after(count - 1) > 0 then low = count end
 while low < high do
   local middle = math.floor((low + high) / 2)
-  if after(middle) > 0 then low = middle + 1 else high = middle end
+  if after(value, HEAD + middle * RECORD + 1) > 0 then low = middle + 1 else high = middle end
 end
 local at = HEAD + low * RECORD
-if low < count and after(low) == 0 then return (struct.unpack('<I4', value, at + 41)) end
+if low < count and after(value, at + 1) == 0 then return (unpack('<I4', value, at + 41)) end
 
 number = number + 1
-local record = string.sub(new, 1, 40) .. struct.pack('<I4', number) .. string.sub(new, 45)
-if count > 0 and low == count and count < MOST then
-  redis.call('SETRANGE', key, 0, struct.pack('<i8', number))
-  redis.call('APPEND', key, record)
-elseif count - low >= KEPT then  -- older than all that is kept: it counts nowhere
-  redis.call('SETRANGE', key, 0, struct.pack('<i8', number))
+if count - low >= KEPT then  -- older than all that is kept: it counts nowhere
+  call('SETRANGE', key, 0, struct.pack('<i8', number))
 else
-  local records = string.sub(value, HEAD + 1, at) .. record .. string.sub(value, at + 1)
+  local records = string.sub(value, HEAD + 1, at) .. numbered(number) .. string.sub(value, at + 1)
   if count >= MOST then records = string.sub(records, -KEPT * RECORD) end
-  redis.call('SET', key, struct.pack('<i8i8', number, 1) .. records)
+  call('SET', key, struct.pack('<i8i8', number, 1) .. records)
 end
 return number
 """
 )
 
-CLAIM = Script(
+TAKE_OVER = Script(
     """
--- Decision KEYS[1]: claim it for token ARGV[1] and body ARGV[2] (16 bytes each), a lease of ARGV[3] ms,
--- kept for ARGV[4] s. Answer: 'n' claimed, 'x' + body claimed from a lease that ran out (or again by
--- the same token), 'b' + body held by another token, 'r' + body + reply stored.
+-- Decision KEYS[1], which somebody has claimed: claim it for token ARGV[1] and body ARGV[2] (16 bytes each)
+-- if that was ARGV[3] ms ago or more. A claim is kept for ARGV[4] s, so what is left of these tells its age.
+-- Answer: 'n' claimed, it was gone; 'x' + earlier body: claimed (also if it was the same token's); 'b' +
+-- body: held; 'r' + body + reply: decided.
 local held = redis.call('GET', KEYS[1])
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local answer = 'n'
 if held then
-  if string.sub(held, 1, 1) == 'r' then return held end
-  if #held ~= 41 then return redis.error_reply('ERR this is no decision') end
-  local left = struct.unpack('<i8', held, 34) - now
+  local kind = string.sub(held, 1, 1)
+  if kind == 'r' then return held end
+  if kind ~= 'c' or #held < 33 then return redis.error_reply('ERR this is no decision') end
+  local age = ARGV[4] * 1000 - redis.call('PTTL', KEYS[1])
   local mine = string.sub(held, 2, 17) == ARGV[1]
-  if not mine and left > 0 and left <= tonumber(ARGV[3]) then  -- more left: the clock was set back
+  if not mine and age >= 0 and age < tonumber(ARGV[3]) then  -- below 0: the clock was set back
     return 'b' .. string.sub(held, 18, 33)
   end
   answer = 'x' .. string.sub(held, 18, 33)
 end
-local claim = 'c' .. ARGV[1] .. ARGV[2] .. struct.pack('<i8', now + ARGV[3])
-redis.call('SET', KEYS[1], claim, 'EX', ARGV[4])
+redis.call('SET', KEYS[1], 'c' .. ARGV[1] .. ARGV[2], 'EX', ARGV[4])
 return answer
 """
 )
@@ -139,4 +146,4 @@ return 1
 """
 )
 
-SCRIPTS = tuple(script.source for script in (APPEND, CLAIM, FINISH, RAISE_TO, LEASE))
+SCRIPTS = tuple(script.source for script in (APPEND, TAKE_OVER, FINISH, RAISE_TO, LEASE))

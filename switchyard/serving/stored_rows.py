@@ -15,7 +15,7 @@ from switchyard.compiling import compiled
 from switchyard.serving.feast_format import MISSING, Ints
 
 _NULL = b"\x00"
-_INT64, _SECONDS, _NANOS = 0x20, 0x08, 0x10
+INT64_TAG, SECONDS_TAG, NANOS_TAG = 0x20, 0x08, 0x10
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -53,7 +53,7 @@ def read_rows(replies: list[object], width: int) -> StoredRows:
 
 
 @compiled
-def _varint(text: Bytes, at: int, end: int) -> Any:
+def read_varint(text: Bytes, at: int, end: int) -> Any:
     """The 64-bit number that starts there, and where it ends; -1 where it does not end in time."""
     number, shift = np.int64(0), np.int64(0)
     while at < end and shift < 70:
@@ -73,12 +73,12 @@ def _decode_row(text: Bytes, at: int, end: int, values: Ints) -> Any:
     nanos: Any = np.int64(0)
     if text[at] == 0:
         at += 1
-    while at < end and (text[at] == _SECONDS or text[at] == _NANOS):
+    while at < end and (text[at] == SECONDS_TAG or text[at] == NANOS_TAG):
         tag = text[at]
-        number, at = _varint(text, at + 1, end)
+        number, at = read_varint(text, at + 1, end)
         if at < 0:
             return MISSING
-        if tag == _SECONDS:
+        if tag == SECONDS_TAG:
             seconds = number
         else:
             nanos = number
@@ -87,8 +87,8 @@ def _decode_row(text: Bytes, at: int, end: int, values: Ints) -> Any:
             return MISSING
         if text[at] == 0:
             values[k], at = MISSING, at + 1
-        elif text[at] == _INT64:
-            values[k], at = _varint(text, at + 1, end)
+        elif text[at] == INT64_TAG:
+            values[k], at = read_varint(text, at + 1, end)
             if at < 0:
                 return MISSING
         else:

@@ -27,12 +27,12 @@ class Claimed(NamedTuple):
     """What came of a claim.
 
     'new': ours, never seen. 'lapsed': ours, after a claim that never got its reply (look the id up in the
-    journal before deciding). 'busy': another one is deciding it. 'stored': decided, with ``reply``.
-    ``digest`` is that of the earlier body, b"" where there is none; if it differs from ours, the same id
-    came with another body.
+    journal before deciding). 'busy': another one is deciding it. 'stored': decided, with ``reply``. 'held':
+    somebody has claimed it, and the store is still to be asked whether his time is over. ``digest`` is that of
+    the earlier body, b"" where there is none; if it differs from ours, the same id came with another body.
     """
 
-    state: Literal["new", "lapsed", "busy", "stored"]
+    state: Literal["new", "lapsed", "busy", "stored", "held"]
     digest: bytes = b""
     reply: bytes = b""
 
@@ -138,28 +138,60 @@ def read_trip(views: tuple[View, ...], wanted: Sequence[Wanted], replies: list[o
     )
 
 
+def held(trip: Trip) -> list[int]:
+    """The transactions whose claims somebody else has, or had."""
+    return [i for i, claim in enumerate(trip.claims) if claim is not None and claim.state == "held"]
+
+
+def taken_over(trip: Trip, rows: Sequence[int], answers: list[object]) -> Trip:
+    """The trip with what came of taking over the claims of ``rows``."""
+    claims, damaged = list(trip.claims), set(trip.damaged)
+    for i, answer in zip(rows, fit(answers), strict=True):
+        claims[i] = claimed(answer)
+        if claims[i] is None:
+            damaged.add(i)
+            claims[i] = Claimed("lapsed")
+    return trip._replace(claims=claims, damaged=damaged)
+
+
 def read_written(appends: int, replies: list[object]) -> Written:
-    """The replies of one write: a number for each append, one reply for each reply to keep, the epoch."""
+    """The replies of one write: a number for each append, what each reply replaced, the epoch."""
     *answers, epoch = fit(replies)
-    numbers, stored = answers[:appends], answers[appends:]
+    numbers, replaced = answers[:appends], answers[appends:]
     return Written(
         [number if isinstance(number, int) else 0 for number in numbers],
-        [claimed(held) if isinstance(held, bytes) else None for held in stored],
+        [
+            claimed(held) if isinstance(held, bytes) and held[:1] == b"r" else None
+            for held in replaced
+        ],
         tuple(str(answer) for answer in answers if isinstance(answer, Exception)),
         epoch_of(epoch),
     )
 
 
+def displaced(replies: Sequence[Reply], written: Written) -> list[tuple[str, Claimed]]:
+    """The earlier replies, by transaction id, in whose place later ones were stored."""
+    return [
+        (reply.transaction_id, earlier)
+        for reply, earlier in zip(replies, written.earlier, strict=True)
+        if earlier is not None and (earlier.digest, earlier.reply) != (reply.digest, reply.body)
+    ]
+
+
 def claimed(answer: object) -> Claimed | None:
-    """The reply of a claim, or of storing a reply; None for anything else."""
+    """The reply of a claim or of taking one over; None for what is neither."""
+    if answer is None or answer == b"n":
+        return Claimed("new")
     if not isinstance(answer, bytes):
         return None
     kind, digest = answer[:1], answer[1:17]
     if kind == b"r":
         return Claimed("stored", digest, answer[17:])
+    if kind == b"c":
+        return Claimed("held", answer[17:33])
     if kind in (b"x", b"b"):
         return Claimed("lapsed" if kind == b"x" else "busy", digest)
-    return Claimed("new") if answer == b"n" else None
+    return None
 
 
 def mark_of(answer: object) -> int:

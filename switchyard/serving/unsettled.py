@@ -27,7 +27,7 @@ class Unsettled:
     """The ids noted in ``file`` and not settled since. Ids may be noted and settled any number of times.
 
     What is noted survives the death of the process. ``note`` and the questions belong to one thread;
-    ``settle`` may be called from another.
+    ``settle`` may be called from one other.
     """
 
     def __init__(self, file: Path) -> None:
@@ -38,6 +38,8 @@ class Unsettled:
         self._beginning = self._head[:_HEAD_BYTES]
         self._read_bytes = _HEAD_BYTES
         self._ids: dict[str, None] = {}
+        self._settling: Unsettled | None = None
+        """Of the thread that settles: it reads on where it was, however long the file has grown."""
 
     def __contains__(self, transaction_id: str) -> bool:
         return transaction_id in self.ids()
@@ -56,15 +58,14 @@ class Unsettled:
 
     def settle(self, transaction_ids: Iterable[str]) -> None:
         """Say that the store knows of these; the file begins anew once nothing is left."""
-        other = Unsettled(self._path)
-        try:
-            _append(other._file, _SETTLED, transaction_ids, fcntl.LOCK_SH)
-            other._begin_anew_if_empty()
-        finally:
-            other.close()
+        other = self._settling = self._settling or Unsettled(self._path)
+        _append(other._file, _SETTLED, transaction_ids, fcntl.LOCK_SH)
+        other._begin_anew_if_empty()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; nobody may be settling any more."""
+        if self._settling:
+            self._settling.close()
         self._head.close()
         os.close(self._file)
 

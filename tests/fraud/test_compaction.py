@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from switchyard.fraud.compaction import (
 from switchyard.lake import Lake
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.journal import Journal
+from switchyard.serving.ledger import Ledger, note_what_the_dead_left
 from switchyard.serving.segments import read_journal, segments
 
 MIDNIGHT_US = 1_772_409_600_000_000  # 2026-03-02 00:00 UTC
@@ -76,7 +78,8 @@ def write_journal(folder: Path, *, numbers: range = range(12)) -> None:
     with Journal(folder, segment_bytes=3_000) as journal:
         for n in numbers:
             received = MIDNIGHT_US + (n - 6) * 1_000_000
-            journal.append([decision(n, received), {"type": "appended", "transaction_id": f"t{n}"}])
+            number = {"type": "appended", "kind": "transaction", "transaction_id": f"t{n}"}
+            journal.append([decision(n, received), number])
             if n % 4 == 0:
                 event = {"type": "event", "received_at": received, "transaction": transaction(n)}
                 verdict = {
@@ -270,3 +273,19 @@ def test_a_record_that_is_no_row_is_refused_by_segment_and_column(tmp_path: Path
 def test_a_home_that_never_served_has_nothing_to_compact(tmp_path: Path, lake: Lake) -> None:
     assert compact(tmp_path / "nothing", lake).segments == 0
     assert not (tmp_path / "nothing").exists()
+
+
+def test_what_a_dead_worker_left_undone_is_noted_also_if_the_compaction_finds_it_first(
+    journal: Path, lake: Lake
+) -> None:
+    """Once its segment is sealed, a worker that starts no longer looks into it."""
+    dying = Journal(journal)
+    dying.append([decision(99, MIDNIGHT_US)])
+    assert dying._segment is not None
+    os.close(dying._segment._file)
+
+    compact(journal, lake)
+
+    assert note_what_the_dead_left(journal) == 0
+    with closing(Ledger(journal)) as ledger:
+        assert ledger.all_unsettled() == ["t99"]

@@ -3,12 +3,15 @@ again, and no transaction is decided twice."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 import redis
 
@@ -23,14 +26,14 @@ from switchyard.fraud.requests import Parser, Transaction
 from switchyard.fraud.service import open_service
 from switchyard.fraud.sync import sync_activity, sync_profiles
 from switchyard.fraud.windows import build_profiles
-from switchyard.lake import Lake
+from switchyard.lake import Lake, write_parquet
 from switchyard.serving import valkey
 from switchyard.serving.engine import Asked, Engine
 from switchyard.serving.ids import unique_tokens
-from switchyard.serving.journal import wall_clock_us
+from switchyard.serving.journal import Journal, wall_clock_us
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
-from switchyard.serving.segments import read_journal
+from switchyard.serving.segments import read_journal, segments
 from switchyard.serving.trip import Wanted
 from switchyard.settings import Settings, load_settings
 from tests import loops
@@ -370,3 +373,138 @@ def test_events_are_numbered_from_one_by_time_in_a_filled_store(
     assert events["seq"].tolist() == list(range(1, len(events) + 1))
     assert last == len(events)
     assert (events["event_timestamp"][1:] >= events["event_timestamp"][:-1]).all()
+
+
+# ---------------------------------------------------------------- what a loss may hide behind
+
+
+def test_a_sync_into_a_store_that_was_filled_long_ago_and_emptied_brings_back_the_replies(
+    engine: Engine[Transaction], store: OnlineStore, settings: Settings, url: str
+) -> None:
+    """The record of its filling is older than anything that still counts."""
+    for segment in segments(settings.journal):
+        os.utime(segment, (0, 0))
+    (first,) = decide(engine, row(1))
+    lose(url)
+
+    refill_if_lost(settings, store, wall_clock_us())
+    sync_activity(Lake(settings.lake), store, settings, BEFORE)
+
+    assert decide(engine, row(1)) == [first]
+    assert len([r for r in read_journal(settings.journal) if r["type"] == "decision"]) == 1
+
+
+def test_a_clock_that_was_set_back_does_not_bring_back_an_older_snapshot(
+    engine: Engine[Transaction],
+    caretaker: Caretaker,
+    store: OnlineStore,
+    settings: Settings,
+    url: str,
+) -> None:
+    """Segments are named by the clock: the one of the older baseline then seems to be the newer."""
+    held = kept(store)
+    older = settings.home / "activity" / "older.parquet"
+    (baseline,) = [r for r in read_journal(settings.journal) if r["type"] == "baseline"]
+    write_parquet(pq.read_table(settings.home / "activity" / baseline["file"]).slice(0, 0), older)
+    an_hour_ahead = wall_clock_us() + 3_600_000_000
+    with Journal(settings.journal, clock=lambda: an_hour_ahead) as journal:
+        earlier = {"cutoff_us": baseline["cutoff_us"] - 1, "file": older.name, "epoch": "older"}
+        journal.append([baseline | earlier])
+    lose(url)
+
+    caretaker.step()
+
+    assert kept(store) == held
+
+
+def test_a_reply_of_another_version_does_not_keep_a_lost_store_from_being_filled(
+    engine: Engine[Transaction], caretaker: Caretaker, settings: Settings, url: str
+) -> None:
+    (first,) = decide(engine, row(1))
+    (record,) = [r for r in read_journal(settings.journal) if r["type"] == "decision"]
+    journal_of_another_version(settings, record, "t2")
+    lose(url)
+
+    caretaker.step()
+
+    assert caretaker.filled
+    assert decide(engine, row(1)) == [first]
+
+
+def test_a_decision_of_another_version_does_not_keep_the_others_from_the_store(
+    engine: Engine[Transaction], caretaker: Caretaker, settings: Settings, url: str
+) -> None:
+    decide(engine, row(1))
+    (record,) = [r for r in read_journal(settings.journal) if r["type"] == "decision"]
+    journal_of_another_version(settings, record, "t2")
+    engine.ledger.note_unsettled(["t2"])
+    lose(url)
+    decide(engine, row(3))
+
+    caretaker.step()
+
+    assert engine.ledger.all_unsettled() == []
+
+
+def journal_of_another_version(settings: Settings, record: Row, transaction_id: str) -> None:
+    """A decision whose reply lacks a field that today's has."""
+    other = {name: value for name, value in record.items() if name != "variant"}
+    other["transaction"] = record["transaction"] | {"transaction_id": transaction_id}
+    with Journal(settings.journal) as journal:
+        journal.append([other])
+
+
+def roll_back(url: str, older: dict[bytes, bytes]) -> None:
+    """As a store that comes back from an older copy of its data, or whose replica takes over."""
+    lose(url)
+    with redis.Redis.from_url(url) as client:
+        for key, value in older.items():
+            client.restore(key, 0, value)
+
+
+def copy_of(url: str) -> dict[bytes, bytes]:
+    with redis.Redis.from_url(url) as client:
+        return {key: client.dump(key) for key in client.keys("*")}
+
+
+def test_a_loss_while_the_service_was_down_is_noticed_when_it_is_back(
+    engine: Engine[Transaction],
+    store: OnlineStore,
+    settings: Settings,
+    url: str,
+) -> None:
+    """A power failure: the journal was synced, the store's own file was a second behind."""
+    older, epoch = copy_of(url), store.epoch()
+    (first,) = decide(engine, row(1))
+    engine.journal.close()
+    roll_back(url, older)
+    with closing(Caretaker(settings, url, FraudDomain(100))) as fresh:
+        fresh.step()
+
+    assert store.epoch() != epoch
+    assert decide(engine, row(1)) == [first]
+    assert recomputed(settings).differences == ()
+
+
+def test_a_loss_is_noticed_also_if_the_worker_has_written_again_before_it_was_looked_for(
+    engine: Engine[Transaction],
+    caretaker: Caretaker,
+    store: OnlineStore,
+    settings: Settings,
+    shared_home: Path,
+) -> None:
+    """Under load it always has."""
+    url = valkey.start(shared_home)
+    older, epoch = copy_of(url), store.epoch()
+    caretaker.step()
+    (first,) = decide(engine, row(1))
+    valkey.stop(shared_home)
+    assert valkey.start(shared_home) == url
+    roll_back(url, older)
+    decide(engine, row(2, customer_id="c2", terminal_id="s2"))
+
+    caretaker.step()
+
+    assert store.epoch() != epoch
+    assert decide(engine, row(1)) == [first]
+    assert recomputed(settings).differences == ()

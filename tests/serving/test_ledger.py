@@ -298,3 +298,40 @@ def abandon(journal: Journal) -> None:
     """Close its file as the death of its process does: nothing is sealed."""
     assert journal._segment is not None
     os.close(journal._segment._file)
+
+
+def test_a_batch_that_a_dying_process_began_in_the_segment_before_is_noted_too(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """The next batch opened a new segment while this one's write trip was under way; then came the kill."""
+    dying = Journal(tmp_path, segment_bytes=1)
+    dying.append([record(make_transaction("t1"), make_reply("t1"), wall_clock_us())])
+    dying.append([record(make_transaction("t2"), make_reply("t2"), wall_clock_us())])
+    for thread in dying._sealing:
+        thread.join()
+    abandon(dying)
+
+    note_what_the_dead_left(tmp_path)
+
+    assert ledger.all_unsettled() == ["t1", "t2"]
+
+
+def test_settling_a_few_of_very_many_does_not_read_them_all_again(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """While it reads, nobody else can note or ask: an hour without the store leaves a million ids."""
+    ledger.note_unsettled(f"transaction-{n:06}" for n in range(50_000))
+    ledger.settle(["transaction-000000"])
+    size = (tmp_path / "unsettled").stat().st_size
+
+    before = bytes_read()
+    for n in range(1, 21):
+        ledger.settle([f"transaction-{n:06}"])
+
+    assert bytes_read() - before < size
+
+
+def bytes_read() -> int:
+    """What this process has read so far, from whatever file."""
+    (line,) = [n for n in Path("/proc/self/io").read_text().splitlines() if n.startswith("rchar")]
+    return int(line.split()[1])

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import socket
-import struct
 import threading
 import time
 from bisect import insort
@@ -24,10 +23,11 @@ from switchyard.errors import StoreError
 from switchyard.fraud import activity
 from switchyard.serving import feast_format, profile_sync, valkey
 from switchyard.serving import lease as lease_module
+from switchyard.serving.commands import LEASE_MS, REPLY_SECONDS
 from switchyard.serving.feast_format import MISSING, View
 from switchyard.serving.freshness import OVERDUE_LIMIT_US, PERIOD_US, profile_state
 from switchyard.serving.online_store import OnlineStore
-from switchyard.serving.scripts import CLAIM
+from switchyard.serving.scripts import TAKE_OVER
 from switchyard.serving.stored_rows import read_rows
 from switchyard.serving.trip import Append, Claim, Claimed, Reply, Wanted, read_trip
 
@@ -317,7 +317,7 @@ def test_a_reply_is_kept_for_a_day(store: OnlineStore, raw: redis.Redis) -> None
 def test_a_claim_whose_lease_ran_out_is_taken_over_and_says_so(
     store: OnlineStore, raw: redis.Redis
 ) -> None:
-    lapse(store, raw, left_ms=-1)
+    lapse(store, raw, age_ms=LEASE_MS + 1)
 
     assert claim(store, TOKENS[1], OTHER_BODY) == Claimed("lapsed", BODY)
     assert claim(store, TOKENS[2]) == Claimed("busy", OTHER_BODY)
@@ -326,14 +326,14 @@ def test_a_claim_whose_lease_ran_out_is_taken_over_and_says_so(
 def test_a_clock_set_back_does_not_hold_a_claim_for_longer_than_its_lease(
     store: OnlineStore, raw: redis.Redis
 ) -> None:
-    lapse(store, raw, left_ms=3_600_000)
+    lapse(store, raw, age_ms=-3_600_000)
 
     assert claim(store, TOKENS[1]) == Claimed("lapsed", BODY)
 
 
 def test_a_lease_lasts_its_time_and_no_longer(store: OnlineStore, raw: redis.Redis) -> None:
     key = store.commands.decision_key("t")
-    script = raw.register_script(CLAIM.source)
+    script = raw.register_script(TAKE_OVER.source)
     script([key], [TOKENS[0], BODY, 300, 60])
 
     at_once = script([key], [TOKENS[1], BODY, 300, 60])
@@ -350,10 +350,10 @@ def test_claiming_again_with_the_same_token_is_no_conflict(store: OnlineStore) -
     assert claim(store, TOKENS[0]) == Claimed("lapsed", BODY)
 
 
-def lapse(store: OnlineStore, raw: redis.Redis, left_ms: int) -> None:
-    """Leave a claim by TOKENS[0] that ends ``left_ms`` from now."""
-    ends = int(time.time() * 1000) + left_ms
-    raw.set(store.commands.decision_key("t"), b"c" + TOKENS[0] + BODY + struct.pack("<q", ends))
+def lapse(store: OnlineStore, raw: redis.Redis, age_ms: int) -> None:
+    """Leave a claim by TOKENS[0] that was made ``age_ms`` ago."""
+    key, left_ms = store.commands.decision_key("t"), REPLY_SECONDS * 1000 - age_ms
+    raw.set(key, b"c" + TOKENS[0] + BODY, px=left_ms)
 
 
 # ---------------------------------------------------------------- profiles
