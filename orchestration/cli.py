@@ -25,7 +25,7 @@ from switchyard.settings import Settings
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
 BENCHES = ("batch", "demo", "faults", "features", "hostile", "journal", "ladder", "online-sync",
-           "scoring", "serving")  # fmt: skip
+           "scoring", "serving", "traffic")  # fmt: skip
 """Modules of ``benchmarks`` that a person runs."""
 
 
@@ -264,8 +264,8 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
 
 @main.command()
 @click.argument("release", required=False)
-@click.option("--by", "who", default=getpass.getuser, help="Who wants it; default: this user.")
-@click.option("--why", required=True, help="The reason; kept with the run and in the record.")
+@click.option("--who", default=getpass.getuser, help="Default: the user of this shell.")
+@click.option("--why", required=True, help="Kept with the run and in the record.")
 @json_option
 def deploy(json_file: Path | None, release: str | None, who: str, why: str) -> None:
     """Let RELEASE decide (default: the champion, with this code), its Bento replacing the one that answers."""
@@ -280,53 +280,108 @@ def deploy(json_file: Path | None, release: str | None, who: str, why: str) -> N
     started = time.monotonic()
     with console.status(f"deploying {release}"):
         run_promotion(settings, release, who=who, why=why)
-    _moved(promotion.agreement(settings), started, json_file)
-
-
-@main.command()
-@click.option("--by", "who", default=getpass.getuser, help="Who wants it; default: this user.")
-@click.option("--why", required=True, help="The reason; kept with the run and in the record.")
-@json_option
-def rollback(json_file: Path | None, who: str, why: str) -> None:
-    """Let the champion before decide again."""
-    settings = _open()
-    from orchestration import promotion
-    from orchestration.manual import run_rollback
-
-    started = time.monotonic()
-    run_rollback(settings, who=who, why=why)
-    _moved(promotion.agreement(settings), started, json_file)
-
-
-def _moved(agreement: dict[str, str | None], started: float, json_file: Path | None) -> None:
-    figures = agreement | {"seconds": round(time.monotonic() - started, 2)}
+    figures = promotion.agreement(settings) | {"seconds": round(time.monotonic() - started, 2)}
     console.print(screen.key_values(figures))
     _write_json(json_file, figures)
 
 
 @main.command()
 @click.argument("release")
-@click.option("--by", default=getpass.getuser, help="Whose word it is; default: this user.")
+@click.option("--who", default=getpass.getuser, help="Default: the user of this shell.")
 @click.option("--why", required=True, help="What it rests on; kept with the approval.")
-def approve(release: str, by: str, why: str) -> None:
+def approve(release: str, who: str, why: str) -> None:
     """Say that RELEASE may be promoted; needed of a second person where 'four_eyes' is set."""
-    from orchestration import promotion
+    from switchyard.serving.approval import approve
 
-    given = promotion.approve(_settings_only(), release, by=by, why=why)
-    console.print(f"{given.by} approves of {given.release}: {given.why}")
+    approve(_settings_only(), release, who=who, why=why)
+    console.print(f"{who} approves of {release}: {why}")
+
+
+@main.group()
+def traffic() -> None:
+    """The traffic plan: which release decides, which one is on trial, for which share of the customers."""
+
+
+def _told(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every change of the plan."""
+    for option in (
+        json_option,
+        click.option("--number", type=int, help="Only if the plan has still this number."),
+        click.option("--who", default=getpass.getuser, help="Default: the user of this shell."),
+        click.option("--why", required=True, help="Kept in the history, with who and when."),
+    ):
+        command = option(command)
+    return command
+
+
+def _change(json_file: Path | None = None, **fields: Any) -> None:
+    from orchestration.traffic import asked, change_traffic
+
+    change = asked(fields)
+    done = change_traffic(_settings_only(), change)
+    if done.before.champion != done.after.champion:
+        from orchestration.promotion import recover
+
+        recover(_open())
+    console.print(screen.key_values(done.as_dict()))
+    _write_json(json_file, done.as_dict())
+
+
+@traffic.command()
+@click.option("--history", type=int, default=5, show_default=True, help="So many plans before.")
+@json_option
+def show(json_file: Path | None, history: int) -> None:
+    """The plan that holds, and those before it."""
+    from orchestration.traffic import described, history_of
+
+    plans = [described(plan) for plan in history_of(_settings_only())]
+    if not plans:
+        raise ServiceError("there is no traffic plan yet: the Bento's own release decides")
+    console.print(screen.key_values(plans[-1]))
+    for plan in plans[-2 : -2 - history : -1]:
+        console.print(screen.key_values(plan))
+    _write_json(json_file, plans)
+
+
+@traffic.command()
+@click.argument("release", required=False)
+@_told
+def shadow(**options: Any) -> None:
+    """RELEASE (default: the present challenger) scores beside the champion, which decides."""
+    _change(action="shadow", **options)
+
+
+@traffic.command()
+@click.argument("release", required=False)
+@click.option("--share", type=float, required=True, help="Of the customers, above 0 up to 0.5.")
+@_told
+def canary(**options: Any) -> None:
+    """RELEASE (default: the present challenger) decides for a share of the customers."""
+    _change(action="canary", **options)
+
+
+@traffic.command()
+@click.argument("release", required=False)
+@_told
+def promote(**options: Any) -> None:
+    """RELEASE (default: the challenger) decides for all; no verdict is asked for, so say why."""
+    _change(action="promote", **options)
+
+
+@traffic.command()
+@click.argument("release", required=False)
+@_told
+def rollback(**options: Any) -> None:
+    """Withdraw RELEASE (default: the challenger, without one the champion)."""
+    _change(action="rollback", **options)
 
 
 @main.command()
-@click.argument("release", required=False)
-@click.option("--reason", default="", help="Why; kept in the plan.")
+@click.option("--why", default="read again", help="Kept in the history.")
 @json_option
-def reload(json_file: Path | None, release: str | None, reason: str) -> None:
-    """Have the running service's workers load RELEASE (default: what the plan names), no request failing."""
-    from orchestration.reloading import reload_release
-
-    done = reload_release(_settings_only(), release, reason)
-    console.print(screen.key_values(done.as_dict()))
-    _write_json(json_file, done.as_dict())
+def reload(json_file: Path | None, why: str) -> None:
+    """Have the workers load what the traffic plan names, no request failing."""
+    _change(json_file, action="reload", who=getpass.getuser(), why=why)
 
 
 @main.command()

@@ -1,11 +1,15 @@
 """Jobs: the stages of the lifecycle as verbs, and the whole of it."""
 
-from __future__ import annotations
+from typing import Literal
 
 import dagster as dg
 from dagster_mlflow import end_mlflow_on_run_finished
+from pydantic import Field
 
+from assets.ports import Serving
+from orchestration import traffic
 from orchestration.manual import manual_jobs
+from switchyard.settings import Settings
 
 STAGES = {
     "ingest": ("transactions",),
@@ -16,6 +20,35 @@ STAGES = {
     "compact_journal": ("journal",),
 }
 """Job name -> asset groups it materializes, in the order of the lifecycle."""
+
+
+class Wanted(dg.Config):
+    """A change of the traffic plan, as ``switchyard traffic`` and PUT /v1/traffic take it."""
+
+    action: Literal["shadow", "canary", "promote", "rollback"]
+    who: str = Field(description="Who wants it.")
+    why: str = Field(description="Kept in the history.")
+    release: str | None = Field(None, description="By id; without one the challenger.")
+    share: float | None = Field(None, description="Of the customers, for a canary.")
+    number: int | None = Field(None, description="Only if the plan has still this number.")
+
+
+@dg.op(description="Change the plan; ends when every worker follows it.")
+def change_of_traffic(
+    context: dg.OpExecutionContext,
+    config: Wanted,
+    settings: dg.ResourceParam[Settings],
+    serving: dg.ResourceParam[Serving],
+) -> None:
+    done = traffic.change_traffic(settings, traffic.asked(config.model_dump()))
+    serving.recover()  # aliases and record follow
+    context.log.info("%s", done.as_dict())
+    context.add_output_metadata({k: str(v) for k, v in done.as_dict().items()})
+
+
+@dg.job(description="Put a release on trial, promote it, or roll it back, with who and why.")
+def change_traffic() -> None:
+    change_of_traffic()
 
 
 def jobs(executor: dg.ExecutorDefinition) -> list[object]:
@@ -42,6 +75,7 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
     return [
         *by_stage,
         *manual_jobs(executor),
+        change_traffic,
         dg.define_asset_job(
             "land",
             landed,

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from orchestration.promotion import unfinished
+from orchestration.promotion import out_of_step
 from switchyard.fraud.raw import Source
 from switchyard.lake import Lake, days_between
 from switchyard.settings import Settings
@@ -44,15 +44,16 @@ def sensors(by_name: dict[str, object], days: dg.PartitionsDefinition) -> list[d
         name="on_unfinished_promotion",
         job=by_name["finish_promotion"],
         minimum_interval_seconds=60,
-        description="Watches for a promotion or rollback whose process was killed half-way.",
+        description="Watches for a promotion or rollback that was left half-way, and for aliases that do not "
+        "follow the plan.",
     )
     def on_unfinished_promotion(
         settings: dg.ResourceParam[Settings],
     ) -> dg.RunRequest | dg.SkipReason:
-        move = unfinished(settings)
-        if move is None:
-            return dg.SkipReason("No promotion was left half-way.")
-        return dg.RunRequest(run_key=f"{move.champion} {move.at.isoformat()}")
+        left = out_of_step(settings)
+        if left is None:
+            return dg.SkipReason("Plan, aliases and running Bento agree.")
+        return dg.RunRequest(run_key=left)
 
     return [on_new_day, on_unfinished_promotion]
 

@@ -10,10 +10,11 @@ import dagster as dg
 from assets.fraud.registry import release_of
 from orchestration import deployment
 from orchestration.gateway import Gateway, reaches_service
+from orchestration.traffic import described
 from switchyard.errors import StoreError
 from switchyard.fraud.online import online_store_of
 from switchyard.serving import valkey
-from switchyard.serving.plan import decides
+from switchyard.serving.traffic import decides, mirrored
 from switchyard.settings import Settings
 
 
@@ -29,6 +30,7 @@ def status_of(settings: Settings) -> dict[str, Any]:
         "service": reaches_service(Gateway(settings)) if running else "not running",
         "serves": f"{running.release} at {running.url}" if running else None,
         "decides": decides(settings.home, running.release) if running else None,
+        "trial": _trial(settings),
         "store": _store(settings),
         "freshness": freshness(settings),
     }
@@ -50,6 +52,14 @@ def freshness(settings: Settings) -> dict[str, str]:
         for name, e in events.items()
         if e is not None
     }
+
+
+def _trial(settings: Settings) -> str | None:
+    """What the plan has on trial, as the home knows it."""
+    plan = mirrored(settings.home)
+    if plan is None or plan.challenger is None:
+        return None
+    return f"{plan.challenger} ({described(plan)['mode']})"
 
 
 def _store(settings: Settings) -> str:

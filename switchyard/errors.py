@@ -4,13 +4,13 @@
     |-- SettingsError          a setting is missing, contradictory or out of range
     |-- InputError             what came from outside is wrong: names file, column and row where there is one
     |   |-- SourceError        a file or folder of transactions can't be read as such
-    |   `-- RequestError       one API request is wrong (carries the HTTP status and the field)
+    |   |-- RequestError       one API request is wrong (carries the HTTP status and the field)
+    |   `-- PlanError          the traffic plan, as it is, can't be changed like that
     |-- LakeError              a table or day that a step needs is not in the lake
     |-- StoreError             the online store is down, slow or answers something else than it should
     |-- JournalError           a decision could not be written down, or a journal can't be read
     |-- ReleaseError           a release is damaged, unknown, or not computable by this code
     |-- TrainingError          a model can't be trained on what it was given
-    |-- PromotionError         a release may not decide: no verdict or approval, or nothing to go back to
     |-- SkewError              what was served is not what recomputing gives
     `-- ServiceError           a process that Switchyard owns did not start, answer or stop
 
@@ -55,6 +55,10 @@ class RequestError(InputError):
         self.retry_after_s = retry_after_s
 
 
+class PlanError(InputError):
+    """The traffic plan, as it is, can't be changed like that."""
+
+
 class LakeError(SwitchyardError):
     """A table or day that a step needs is not in the lake."""
 
@@ -73,10 +77,6 @@ class ReleaseError(SwitchyardError):
 
 class TrainingError(SwitchyardError):
     """A model can't be trained on what it was given."""
-
-
-class PromotionError(SwitchyardError):
-    """A release may not decide: it lacks a verdict or an approval, or there is none to go back to."""
 
 
 class SkewError(SwitchyardError):

@@ -18,6 +18,7 @@ GROUP = "journal"
 _SAYS = {
     "decisions": "One row per journalled decision, by the day it was asked for: its transaction, vector as "
     "served, score, reasons and what was degraded.",
+    "shadows": "One row per decision that the challenger in shadow judged as well, by the day it was asked for.",
     "served_events": "One row per transaction that was taken in without a decision, by the day it came.",
     "verdicts": "One row per investigator's verdict, by the day it came.",
 }

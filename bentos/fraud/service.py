@@ -72,7 +72,7 @@ class FraudDecisions:
         self.service = open_service(SETTINGS, RELEASE, self.metrics)
         lineup = self.service.engine.lineup
         self.end_logs = write_logs(SETTINGS.log_format, release=lambda: lineup.champion.id)
-        self.open_routes(figures(SETTINGS, self.service, folder))
+        self.open_routes(folder, figures(SETTINGS, self.service, folder))
         server = running_server()
         go_in_front(server, ROUTES)
         bound_heads(server)
@@ -103,11 +103,11 @@ class FraudDecisions:
         journal.close_aged()
         self.journal_fits = journal.writable()
 
-    def open_routes(self, scrape: Callable[[], bytes]) -> None:
+    def open_routes(self, folder: Path, scrape: Callable[[], bytes]) -> None:
         """From now on requests are let in."""
         from switchyard.fraud.routes import routes_of
 
-        routes = routes_of(SETTINGS, self.service, RELEASE, scrape, self.metrics.answered)
+        routes = routes_of(SETTINGS, self.service, RELEASE, folder, scrape, self.metrics.answered)
         ROUTES.update(routes)
 
     def __is_ready__(self) -> bool:

@@ -1,7 +1,7 @@
 """Closed segments of the journal into the lake, exactly once, however often it is run or killed.
 
-One row per record, in tables by the UTC day on which it was received: ``decisions``, ``served_events`` and
-``verdicts``. A day's file names the segments it holds, so a repeated run adds none twice; a segment whose
+One row per record, in tables by the UTC day on which it was received: ``decisions``, ``shadows``,
+``served_events`` and ``verdicts``. A day's file names the segments it holds, so a repeated run adds none twice; a segment whose
 every day is written is marked, and may go once it is old. Not here: reading single decisions (``explain``).
 """
 
@@ -50,12 +50,27 @@ _RECEIVED = [
     _column("received_at", _MOMENT, "When the service received it"),
     _column("segment", pa.string(), "Segment of the journal that holds the record"),
 ]
+_OF_TRIAL = [
+    _column("experiment", pa.string(), "Salt of the experiment; null outside one", nullable=True),
+    _column("plan", pa.int64(), "Number of the traffic plan; 0 before the first", nullable=True),
+    _column(
+        "model_us",
+        pa.float64(),
+        "Microseconds of the model stage, its share of the batch; reasons apart",
+        nullable=True,
+    ),
+]
 DECISION_COLUMNS = [
     _column("decision_id", pa.string(), "The decision's own id"),
     _column("score", pa.float64(), "Probability of fraud; null where rules decided", nullable=True),
     _column("decision", pa.string(), "allow, review or block"),
     _column("release", pa.string(), "Release that decided"),
-    _column("variant", pa.string(), "Part of the traffic plan: champion, challenger, control"),
+    _column(
+        "variant",
+        pa.string(),
+        "Part of the traffic plan: champion, challenger, control; named: of none, the request named it",
+    ),
+    *_OF_TRIAL,
     _column("degraded", pa.list_(pa.string()), "Rungs of the two ladders that were stepped on"),
     _column("reasons", pa.list_(_REASON), "Reasons as they were told, contributions in log-odds"),
     _column("latency_ms", pa.float64(), "From the body's arrival to the decision"),
@@ -72,13 +87,29 @@ DECISION_COLUMNS = [
     _column("terminal_seq_seen", pa.int64(), "The same of the terminal", nullable=True),
 ]
 """Of a decision beside its transaction."""
+SHADOW_COLUMNS = [
+    _column("decision_id", pa.string(), "Decision of the champion beside which this was judged"),
+    _column("release", pa.string(), "Release in shadow"),
+    _column(
+        "score", pa.float64(), "Its score of the same vector; null if it failed", nullable=True
+    ),
+    _column("decision", pa.string(), "What it would have decided", nullable=True),
+    *_OF_TRIAL,
+]
+"""Of what a challenger in shadow said, once for each decision that it had time for."""
 SCHEMAS = {
     "decisions": pa.schema([*_RECEIVED, *DECISION_COLUMNS, *arrow_schema(TRANSACTION)]),
+    "shadows": pa.schema([*_RECEIVED, *SHADOW_COLUMNS]),
     "served_events": pa.schema([*_RECEIVED, *arrow_schema(TRANSACTION)]),
     "verdicts": pa.schema([*_RECEIVED, *arrow_schema(LABEL)]),
 }
 """Table of the lake -> its columns."""
-_TABLE_OF = {"decision": "decisions", "event": "served_events", "label": "verdicts"}
+_TABLE_OF = {
+    "decision": "decisions",
+    "shadow": "shadows",
+    "event": "served_events",
+    "label": "verdicts",
+}
 
 _Rows = dict[tuple[str, date], list[dict[str, Any]]]
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -187,7 +218,9 @@ def _add(lake: Lake, table: str, day: date, found: list[dict[str, Any]]) -> int:
             "they were written by another version, compact them with its code"
         ) from error
     if path.exists():
-        rows = pa.concat_tables([pq.read_table(path).replace_schema_metadata(None), rows])
+        held_rows = pq.read_table(path).replace_schema_metadata(None)
+        both = pa.concat_tables([held_rows, rows], promote_options="default")
+        rows = both.select(schema.names)  # a column that an earlier version did not have is null
     names = sorted(held | {row["segment"] for row in new})
     rows = rows.sort_by("received_at").replace_schema_metadata({_HELD: json.dumps(names)})
     lake.write(table, day, rows)

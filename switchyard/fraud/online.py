@@ -28,6 +28,7 @@ from switchyard.serving.feast_format import View
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Accepted, Reason, encode
+from switchyard.serving.traffic import Traffic
 from switchyard.serving.trip import Append, Claim, Trip
 
 PROJECT = "fraud"
@@ -50,6 +51,11 @@ def online_store_of(url: str, timeout_s: float = 2.0) -> OnlineStore:
 def hot_store_of(url: str) -> HotStore:
     """The same for the service, on its event loop; an emptied one is not used before it is filled again."""
     return HotStore(url, Commands(PROJECT, VIEWS), needs_epoch=True)
+
+
+def traffic_of(home: Path, url: str) -> Traffic:
+    """The traffic plans of a home and of the online store at ``url``."""
+    return Traffic(home, url, PROJECT)
 
 
 def cold_store_of(url: str | None, file: Path) -> ColdStore:
@@ -103,6 +109,9 @@ class FraudDomain:
         if isinstance(request, Label):
             record["label_available_at_us"] = request.label_available_at_us
         return record
+
+    def customer(self, request: Transaction) -> str:
+        return request.customer_id
 
     def stake(self, request: Transaction) -> int:
         return request.amount_minor

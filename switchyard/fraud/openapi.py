@@ -18,8 +18,10 @@ from switchyard.serving.bulk import BulkBody, BulkReply
 from switchyard.serving.deploy_api import DeployBody
 from switchyard.serving.job_api import JobAccepted, JobBody
 from switchyard.serving.jobs import JOB_ID, JobStatus
+from switchyard.serving.plan import Change
 from switchyard.serving.releases import RELEASE_ID
 from switchyard.serving.replies import Accepted, ErrorReply, Reply
+from switchyard.serving.traffic_api import TrafficReply
 
 Json = dict[str, Any]
 _REF = "#/components/schemas/{name}"
@@ -31,7 +33,8 @@ _GET_REFUSES = (401, 403, 405, 429, 500)
 class _Path:
     """One path: what it says of itself, takes and gives; ``refuses`` with what beside its method's usual.
 
-    ``gives`` is a type, or the media type of what is no JSON of ours. ``open``: nobody needs a key.
+    ``gives`` is a type, or the media type of what is no JSON of ours. ``open``: nobody needs a key;
+    ``changes``: the body says how what is there is to be.
     """
 
     says: str
@@ -41,9 +44,12 @@ class _Path:
     status: int = 200
     parameters: tuple[Json, ...] = field(default=())
     open: bool = False
+    changes: bool = False
 
     @property
-    def method(self) -> Literal["get", "post"]:
+    def method(self) -> Literal["get", "post", "put"]:
+        if self.changes:
+            return "put"
         return "post" if self.takes else "get"
 
     @property
@@ -64,35 +70,47 @@ _RELEASE = _parameter(
 )
 _JOB = _parameter("job_id", "path", JOB_ID.pattern, "As the answer 202 gave it")
 
-_PATHS = {
-    "/v1/predict": _Path(
-        "Decide a transaction", Reply, TransactionBody, (404, 409), parameters=(_RELEASE,)
+_PATHS: dict[str, tuple[_Path, ...]] = {
+    "/v1/predict": (
+        _Path("Decide a transaction", Reply, TransactionBody, (404, 409), parameters=(_RELEASE,)),
     ),
-    "/v1/predict/bulk": _Path(
-        "Decide up to 1,000 transactions, each as if it had come alone", BulkReply, BulkBody
+    "/v1/predict/bulk": (
+        _Path(
+            "Decide up to 1,000 transactions, each as if it had come alone", BulkReply, BulkBody
+        ),
     ),
-    "/v1/explain": _Path(
-        "Every contribution to a past decision, recomputed", Explanation, ExplainBody, (404,)
+    "/v1/explain": (
+        _Path(
+            "Every contribution to a past decision, recomputed", Explanation, ExplainBody, (404,)
+        ),
     ),
-    "/v1/events": _Path(
-        "Take in a transaction without deciding it", Accepted, TransactionBody, (409,)
+    "/v1/events": (
+        _Path("Take in a transaction without deciding it", Accepted, TransactionBody, (409,)),
     ),
-    "/v1/labels": _Path("Take in a verdict", Accepted, LabelBody, (409,)),
-    "/v1/batch_predict": _Path(
-        "Score a file or a folder of Parquet in a process of its own",
-        JobAccepted, JobBody, (404,), status=202,
+    "/v1/labels": (_Path("Take in a verdict", Accepted, LabelBody, (409,)),),
+    "/v1/batch_predict": (
+        _Path(
+            "Score a file or a folder of Parquet in a process of its own",
+            JobAccepted, JobBody, (404,), status=202,
+        ),
     ),
-    "/v1/models/fraud/deploy": _Path(
-        "Let a release of the store answer and decide, blue-green (role admin)", JobAccepted, DeployBody,
-        (404,), 202,
+    "/v1/models/fraud/deploy": (
+        _Path("Let a release of the store answer and decide, blue-green", JobAccepted, DeployBody,
+              (404,), status=202),
     ),
-    "/v1/jobs/{job_id}": _Path(
-        "How far a batch job or a deployment is", JobStatus, refuses=(404,), parameters=(_JOB,)
+    "/v1/jobs/{job_id}": (
+        _Path("How far a batch job or a deployment is", JobStatus, refuses=(404,), parameters=(_JOB,)),
     ),
-    "/metrics": _Path("Figures for Prometheus", "text/plain"),
-    "/openapi.json": _Path("This document", "application/json", open=True),
-    "/livez": _Path("Whether the process lives", "text/plain", open=True),
-    "/readyz": _Path("Whether it answers requests", "text/plain", refuses=(503,), open=True),
+    "/v1/traffic": (
+        _Path("Who decides and who is on trial, and how that came", TrafficReply, refuses=(503,)),
+        _Path("Change who decides or who is on trial", TrafficReply, Change, (409,), changes=True),
+    ),
+    "/metrics": (_Path("Figures for Prometheus", "text/plain"),),
+    "/openapi.json": (_Path("This document", "application/json", open=True),),
+    "/livez": (_Path("Whether the process lives", "text/plain", open=True),),
+    "/readyz": (
+        _Path("Whether it answers requests", "text/plain", refuses=(503,), open=True),
+    ),
 }  # fmt: skip
 
 
@@ -101,7 +119,9 @@ def document() -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Switchyard fraud decisions", "version": "1"},
-        "paths": {path: {of.method: _operation(of)} for path, of in _PATHS.items()},
+        "paths": {
+            path: {of.method: _operation(of) for of in methods} for path, methods in _PATHS.items()
+        },
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -111,7 +131,8 @@ def document() -> Json:
 
 
 def _schemas() -> Json:
-    types = {t for path in _PATHS.values() for t in (path.takes, path.gives) if isinstance(t, type)}
+    told = [t for methods in _PATHS.values() for of in methods for t in (of.takes, of.gives)]
+    types = {t for t in told if isinstance(t, type)}
     named = sorted(types | {ErrorReply}, key=lambda t: t.__name__)
     _, found = msgspec.json.schema_components(named, ref_template=_REF)
     # Python's end of text is no end of text in JSON Schema's regular expressions

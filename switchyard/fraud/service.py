@@ -14,7 +14,15 @@ from switchyard.fraud.caretaking import Caretaker
 from switchyard.fraud.compaction import compacted_names
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import code_hash
-from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of, hot_store_of
+from switchyard.fraud.online import (
+    PROJECT,
+    VIEWS,
+    FraudDomain,
+    FraudReader,
+    cold_store_of,
+    hot_store_of,
+    traffic_of,
+)
 from switchyard.fraud.requests import Parser
 from switchyard.learning.release import Release, load_release
 from switchyard.serving import observed, valkey
@@ -28,6 +36,7 @@ from switchyard.serving.metrics import Sink, total_of
 from switchyard.serving.recent import Recent
 from switchyard.serving.reload import Outcome, Reloader
 from switchyard.serving.service import DecisionService
+from switchyard.serving.traffic import plan_key
 from switchyard.settings import Settings
 
 
@@ -72,7 +81,7 @@ def follow_plan(
     folder: Path,
     reloaded: Callable[[Outcome], None] = lambda _outcome: None,
 ) -> Reloader:
-    """What keeps the service at the releases that the home's plan names; it has followed it once.
+    """What keeps the service at the releases that the traffic plan names; it has followed it once.
 
     ``folder`` is shared by the workers of one service.
     """
@@ -83,7 +92,14 @@ def follow_plan(
         engine.warm_up(release)
         return release
 
-    reloader = Reloader(settings.home, engine.lineup, load, folder, reloaded=reloaded)
+    reloader = Reloader(
+        traffic_of(settings.home, engine.store.url),
+        lambda: engine.store.last(plan_key(PROJECT)),
+        engine.lineup,
+        load,
+        folder,
+        reloaded=reloaded,
+    )
     reloader.begin()
     return reloader
 

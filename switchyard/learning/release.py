@@ -120,12 +120,7 @@ def load_release(folder: Path, *, code_hash: str | None = None, threads: int = 1
     are read from the journal). Raises ReleaseError if a file is missing or damaged, naming it with the
     hash expected and found, or if the code hash differs.
     """
-    manifest = check_release(folder)
-    if code_hash is not None and code_hash != manifest["code_hash"]:
-        raise ReleaseError(
-            f"release {manifest['id']} has columns of code {manifest['code_hash']}, but this code is "
-            f"{code_hash} and can't compute them; serve it with the code it was made with"
-        )
+    manifest = check_release(folder, code_hash=code_hash)
     loaded = {role: _load(folder, role, manifest[role], threads) for role in ROLES}
     return Release(
         id=manifest["id"],
@@ -139,12 +134,18 @@ def load_release(folder: Path, *, code_hash: str | None = None, threads: int = 1
     )
 
 
-def check_release(folder: Path) -> dict[str, Any]:
+def check_release(folder: Path, *, code_hash: str | None = None) -> dict[str, Any]:
     """The manifest of the release in ``folder``, after every file's SHA-256 was checked; loads no model.
 
-    Raises ReleaseError naming the file that is missing or damaged.
+    Raises ReleaseError naming the file that is missing or damaged, or if ``code_hash`` (None: any) is not the
+    code that it needs.
     """
     manifest = read_manifest(folder)
+    if code_hash is not None and code_hash != manifest["code_hash"]:
+        raise ReleaseError(
+            f"release {manifest['id']} has columns of code {manifest['code_hash']}, but this code is "
+            f"{code_hash} and can't compute them; serve it with the code it was made with"
+        )
     for role in ROLES:
         for name, expected in manifest[role]["files"].items():
             _check_file(folder / name, expected)

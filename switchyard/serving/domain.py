@@ -84,6 +84,10 @@ class Domain(Protocol[R]):
         """Journal record of the numbers that the request's own events got, None where refused."""
         ...
 
+    def customer(self, request: R) -> str:
+        """Whom it is about: within an experiment, one of them gets one variant."""
+        ...
+
     def stake(self, request: R) -> int:
         """The money that a decision on it is about, in the currency's smallest unit; for the figures."""
         ...

@@ -17,12 +17,12 @@ from typing import Any, Generic, Literal, NamedTuple
 from switchyard.errors import StoreError
 from switchyard.serving.batching import GoOn
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
-from switchyard.serving.domain import Domain, Floats, R
+from switchyard.serving.domain import Domain, R
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.index import Key, key_of_decision
 from switchyard.serving.journal import Journal
-from switchyard.serving.judging import Judgement, ModelLadder, Scorer
+from switchyard.serving.judging import ModelLadder, Scorer
 from switchyard.serving.ladder import FeatureLadder
 from switchyard.serving.ledger import Ledger
 from switchyard.serving.lineup import Lineup, Standing
@@ -32,6 +32,7 @@ from switchyard.serving.replies import Answer, Reply, Rung, encode
 from switchyard.serving.stopwatch import Stopwatch
 from switchyard.serving.trip import Append, Claim, Trip, Wanted, Written
 from switchyard.serving.trip import Reply as StoredReply
+from switchyard.serving.variants import Judged, Shadow, Variants
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +97,6 @@ class Engine(Generic[R]):
         *,
         ladder: FeatureLadder | None = None,
         previous: Scorer | None = None,
-        variant: str = "champion",
         metrics: Sink | None = None,
         decided: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
@@ -108,10 +108,9 @@ class Engine(Generic[R]):
         views = store.commands.views
         self.ladder = ladder or FeatureLadder(views, Recent(views), None)
         self.lineup = Lineup(Standing(release, previous))
-        self._standing = self.lineup.standing
-        self._models = ModelLadder(release, domain, previous)
-        self.variant = variant
         self._metrics: Sink = metrics or Uncounted()
+        self._variants = Variants(self.lineup.standing, domain, self._metrics)
+        self.shadow = Shadow(journal, self._metrics)
         self._decided = decided
         self._new_id = unique_tokens()
 
@@ -149,13 +148,11 @@ class Engine(Generic[R]):
         return [answer or Answer(200, t.answer) for t, answer in zip(taken, answers, strict=True)]
 
     @property
-    def models(self) -> ModelLadder[R]:
-        """The ladder of the releases that stand now."""
-        standing = self.lineup.standing
-        if standing is not self._standing:
-            self._models = ModelLadder(standing.champion, self.domain, standing.previous)
-            self._standing = standing
-        return self._models
+    def variants(self) -> Variants[R]:
+        """Who judges what, of the releases that stand now."""
+        if self.lineup.standing is not self._variants.standing:
+            self._variants = Variants(self.lineup.standing, self.domain, self._metrics)
+        return self._variants
 
     def warm_up(self, release: Scorer) -> None:
         """Run all code of a release once. Raises what a broken one raises. Any thread may call."""
@@ -163,6 +160,7 @@ class Engine(Generic[R]):
 
     def close(self) -> None:
         """Close journal, ledger and stores; nothing may be waiting any more."""
+        self.shadow.close()
         self.journal.close()
         self.ledger.close()
         self.store.close()
@@ -211,17 +209,20 @@ class Engine(Generic[R]):
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
         watch.lap("features")
-        judgements = self._judged(asked, assembled.vectors, watch.within("reasons"))
+        variants = self.variants
+        judged = variants.judge(
+            requests, [a.release for a in asked], assembled.vectors, watch.within("reasons")
+        )
         watch.lap("score")
-        degraded = _degraded(rungs, assembled.degraded, judgements)
-        replies = [self._reply(*parts) for parts in zip(asked, judgements, degraded, strict=True)]
+        degraded = _degraded(rungs, assembled.degraded, judged)
+        replies = [self._reply(*parts) for parts in zip(asked, judged, degraded, strict=True)]
         vectors = assembled.vectors.tolist()
         if rungs:
             self.ledger.note_unsettled(request.transaction_id for request in requests)
         await self._journalled(
             [
-                _decision_record(*parts, trip.epoch)
-                for parts in zip(asked, replies, vectors, assembled.seen, strict=True)
+                _decision_record(*parts, trip.epoch, variants.mark)
+                for parts in zip(asked, replies, judged, vectors, assembled.seen, strict=True)
             ],
             [key_of_decision(reply.transaction_id, reply.decision_id) for reply in replies],
         )
@@ -234,6 +235,8 @@ class Engine(Generic[R]):
         written = None if rungs else await self._write(requests, bodies)
         watch.lap("write")
         self._metrics.batch(len(asked), watch.seconds)
+        if variants.shadows:
+            self._shadow(variants, asked, replies, vectors)
         if written is None:
             return [Answer(200, body) for body in bodies]
         return [
@@ -241,21 +244,26 @@ class Engine(Generic[R]):
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
 
-    def _judged(
-        self, asked: list[Asked[R]], vectors: Floats, explained: Callable[[float], None]
-    ) -> list[Judgement]:
-        """Each request judged by the release that it names, or by the champion."""
-        if all(a.release is None for a in asked):
-            return self.models.judge([a.request for a in asked], vectors, explained)
-        judged: dict[int, Judgement] = {}
-        for release in {id(a.release): a.release for a in asked}.values():
-            rows = [i for i, a in enumerate(asked) if a.release is release]
-            ladder = self.models if release is None else ModelLadder(release, self.domain)
-            requests = [asked[i].request for i in rows]
-            judged |= zip(rows, ladder.judge(requests, vectors[rows], explained), strict=True)
-        return [judged[i] for i in range(len(asked))]
+    def _shadow(
+        self,
+        variants: Variants[R],
+        asked: list[Asked[R]],
+        replies: list[Reply],
+        vectors: list[list[float]],
+    ) -> None:
+        """Have the challenger judge what the champion has decided, once it is answered."""
+        of_all = zip(asked, replies, vectors, strict=True)
+        self.shadow.offer(
+            variants,
+            [
+                (reply.decision_id, one.received_us, vector)
+                for one, reply, vector in of_all
+                if one.release is None
+            ],
+        )
 
-    def _reply(self, asked: Asked[R], judgement: Judgement, degraded: list[Rung]) -> Reply:
+    def _reply(self, asked: Asked[R], judged: Judged, degraded: list[Rung]) -> Reply:
+        judgement = judged.judgement
         return Reply(
             decision_id=self._new_id().hex(),
             transaction_id=asked.request.transaction_id,
@@ -263,7 +271,7 @@ class Engine(Generic[R]):
             decision=judgement.decision,
             reasons=judgement.reasons,
             release=judgement.release,
-            variant=self.variant,
+            variant=judged.variant,
             degraded=degraded,
             latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
         )
@@ -367,9 +375,11 @@ def rows_of(trip: Trip, rows: Sequence[int]) -> Trip:
 def _decision_record(
     asked: Asked[Any],
     reply: Reply,
+    judged: Judged,
     vector: list[float],
     seen: Mapping[str, int | None],
     epoch: str | None,
+    mark: Mapping[str, int | str | None],
 ) -> dict[str, Any]:
     return {
         "type": "decision",
@@ -381,6 +391,8 @@ def _decision_record(
         "reasons": reply.reasons,
         "release": reply.release,
         "variant": reply.variant,
+        "model_us": judged.model_us,
+        **mark,
         "degraded": reply.degraded,
         "latency_ms": reply.latency_ms,
         "vector": vector,
@@ -390,12 +402,12 @@ def _decision_record(
 
 
 def _degraded(
-    rungs: list[Rung], assembled: list[list[Rung]], judgements: list[Judgement]
+    rungs: list[Rung], assembled: list[list[Rung]], judged: list[Judged]
 ) -> list[list[Rung]]:
     """Of each decision all rungs of both ladders, each once; ``rungs`` is empty where the store answered."""
     if not rungs:
-        return [[*own, *j.degraded] for own, j in zip(assembled, judgements, strict=True)]
+        return [[*own, *j.judgement.degraded] for own, j in zip(assembled, judged, strict=True)]
     return [
-        list(dict.fromkeys([rung, *own, *judgement.degraded]))
-        for rung, own, judgement in zip(rungs, assembled, judgements, strict=True)
+        list(dict.fromkeys([rung, *own, *j.judgement.degraded]))
+        for rung, own, j in zip(rungs, assembled, judged, strict=True)
     ]

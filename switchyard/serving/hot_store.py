@@ -96,6 +96,13 @@ class HotStore:
         """The value of a plain key, None for none."""
         return (await self._ask(command(b"GET", key), 1))[0]
 
+    async def last(self, key: bytes) -> bytes | None:
+        """The last element of a list, None for an empty one."""
+        (found,) = await self._ask(command(b"LINDEX", key, b"-1"), 1)
+        if isinstance(found, Exception):
+            raise StoreError(f"the online store has no list under {key!r}: {found}")
+        return found if isinstance(found, bytes) else None
+
     def close(self) -> None:
         """Close the connection; a later trip opens a new one."""
         if self._link is not None:

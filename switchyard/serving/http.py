@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from switchyard.errors import (
     JournalError,
@@ -41,9 +41,9 @@ _log = logging.getLogger(__name__)
 
 
 class Post(NamedTuple):
-    """A path that takes a POST: what answers a body, who may send one, and how long it may be.
+    """A path that takes a body: what answers it, who may send one, and how long it may be.
 
-    ``asked`` answers a body that came with a query string (None: this path takes no parameters);
+    ``method`` is PUT for a body that says how something is to be. ``asked`` answers a body that came with a query string (None: this path takes no parameters);
     ``weight`` says how many requests a body counts as.
     """
 
@@ -53,6 +53,7 @@ class Post(NamedTuple):
     limit: int = MAX_BODY_BYTES
     asked: Callable[[bytes, bytes], Awaitable[Answer]] | None = None
     weight: Callable[[bytes], int] | None = None
+    method: Literal["POST", "PUT"] = "POST"
 
 
 class Get(NamedTuple):
@@ -84,6 +85,11 @@ class _Route(ABC):
 
     method: str
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What it is asked with."""
+        return (self.method,)
+
     def __init__(self, path: str, answered: Answered) -> None:
         self._path, self._answered = path, answered
 
@@ -95,7 +101,7 @@ class _Route(ABC):
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         if scope["method"] != self.method:
-            return _wrong_method(self._path, self.method)
+            return _wrong_method(self._path, self.methods)
         try:
             return await self._handled(scope, receive)
         except FAILURES as error:
@@ -110,14 +116,13 @@ class _Route(ABC):
 
 
 class Endpoint(_Route):
-    """A POST route: ``await handle(body)`` for callers that may have it, within ``bounds``."""
-
-    method = "POST"
+    """A route that takes a body: ``await handle(body)`` for callers that may have it, within ``bounds``."""
 
     def __init__(
         self, post: Post, keys: ApiKeys, answered: Answered = _nobody, *, bounds: Bounds
     ) -> None:
         super().__init__(post.path, answered)
+        self.method = post.method
         self._post, self._keys, self._bounds = post, keys, bounds
 
     async def _handled(self, scope: Scope, receive: Receive) -> Answer:
@@ -168,6 +173,25 @@ class Lookup(_Route):
             if self._rate is not None:
                 self._rate.admit(key)
         return await self._get.handle(scope["path"].rpartition("/")[2])
+
+
+class ByMethod:
+    """A path that is looked at with one method and changed with another: a route for each."""
+
+    def __init__(self, *routes: Endpoint | Lookup) -> None:
+        self._routes = {route.method: route for route in routes}
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What it is asked with."""
+        return tuple(self._routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["method"])
+        if route is None:
+            await respond(send, _wrong_method(scope["path"], self.methods))
+        else:
+            await route(scope, receive, send)
 
 
 def admit(scope: Scope, keys: ApiKeys, role: Role | None) -> int:
@@ -256,9 +280,10 @@ async def respond(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-def _wrong_method(path: str, method: str) -> Answer:
-    answer = error_answer(RequestError(f"{path} takes {method} alone", status=405))
-    return Answer(405, answer.body, ((b"allow", method.encode()),))
+def _wrong_method(path: str, methods: Sequence[str]) -> Answer:
+    said = " and ".join(methods)
+    answer = error_answer(RequestError(f"{path} takes {said} alone", status=405))
+    return Answer(405, answer.body, ((b"allow", ", ".join(methods).encode()),))
 
 
 def _too_large(limit: int) -> RequestError:

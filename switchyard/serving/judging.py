@@ -1,4 +1,5 @@
 """The model ladder: champion, previous champion, the champion's logistic regression, rules. Each step is named.
+A challenger on trial is a rung above all that, for the requests that are its own.
 
 Here: scores, decisions and reasons of a batch of vectors. A vector that one rung can't judge goes down to the
 next by itself; a model that fails again and again is left alone for a while. Not here: where vectors come
@@ -71,7 +72,8 @@ class Judgement(NamedTuple):
 class ModelLadder(Generic[R]):
     """Judges by the highest rung that works. Never raises, whatever a model does.
 
-    ``previous``: the previous champion, if it is loaded. ``clock`` is in monotonic seconds.
+    ``previous``: the previous champion, if it is loaded; ``challenger``: the release on trial. ``clock`` is
+    in monotonic seconds.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ModelLadder(Generic[R]):
         domain: Domain[R],
         previous: Scorer | None = None,
         *,
+        challenger: Scorer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.champion = champion
@@ -99,11 +102,16 @@ class ModelLadder(Generic[R]):
                 explains=False,
             )
         )
+        self._trial = None
+        if challenger is not None:
+            breaker = Breaker("challenger", clock=clock)
+            self._trial = _Model(challenger, challenger.score, (), breaker)
 
     @property
     def breakers(self) -> tuple[Breaker, ...]:
-        """One for each model, from the champion down."""
-        return tuple(model.breaker for model in self._rungs)
+        """One for each model, from the champion down; the challenger's last."""
+        models = [*self._rungs, self._trial] if self._trial else self._rungs
+        return tuple(model.breaker for model in models)
 
     def warm_up(self) -> None:
         """Run every model once on the domain's example. Raises ReleaseError if the champion can't score."""
@@ -131,6 +139,33 @@ class ModelLadder(Generic[R]):
                 break
             rows = [row for row in rows if row not in judged]
         return [judged.get(row) or self._by_rules(request) for row, request in enumerate(requests)]
+
+    def judge_on_trial(
+        self,
+        requests: Sequence[R],
+        vectors: Floats,
+        took: Callable[[float], None] = lambda _seconds: None,
+    ) -> list[Judgement]:
+        """``judge``, by the challenger; what it can't judge the champion does, named 'champion_instead'."""
+        judged: dict[int, Judgement] = {}
+        if self._trial is not None:
+            self._judge_by(self._trial, list(range(len(requests))), vectors, judged, took)
+        rest = [row for row in range(len(requests)) if row not in judged]
+        if rest:
+            instead = self.judge([requests[row] for row in rest], vectors[rest], took)
+            for row, judgement in zip(rest, instead, strict=True):
+                degraded: tuple[Rung, ...] = ("champion_instead", *judgement.degraded)
+                judged[row] = judgement._replace(degraded=degraded)
+        return [judged[row] for row in range(len(requests))]
+
+    def try_out(self, vectors: Floats) -> list[tuple[float, Decision]]:
+        """Scores and decisions of the challenger beside the champion, for n vectors in order. A score that it
+        fails to give is NaN, and its decision of no meaning."""
+        failed: tuple[float, Decision] = (math.nan, "review")
+        if self._trial is None or not (scores := self._scores(self._trial, vectors)):
+            return [failed] * len(vectors)
+        decide = self._trial.release.thresholds.decide
+        return [(s, decide(s)) if 0.0 <= s <= 1.0 else failed for s in scores]
 
     def _judge_by(
         self,

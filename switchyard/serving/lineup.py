@@ -1,4 +1,4 @@
-"""Which loaded releases serve: the champion, its predecessor, and whatever else was asked for by id.
+"""Which loaded releases serve: the champion, its predecessor, a challenger, and whatever else was asked for by id.
 
 A standing never changes; a new one takes its place in one assignment, between two batches. A batch takes
 ``standing`` once and uses it throughout. Not here: which release should be champion (``plan``), how one is
@@ -11,21 +11,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from switchyard.serving.judging import Scorer
+from switchyard.serving.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The releases at one moment. ``others`` are by id; the champion and the previous need not be there."""
+    """The releases at one moment. ``others`` are by id; the champion and the previous need not be there.
+
+    ``plan`` is the one that is followed, None where nobody made one; ``challenger`` is there if the plan has
+    one and it could be loaded.
+    """
 
     champion: Scorer
     previous: Scorer | None = None
+    challenger: Scorer | None = None
+    plan: Plan | None = None
     others: Mapping[str, Scorer] = field(default_factory=dict)
 
     @property
     def loaded(self) -> dict[str, Scorer]:
         """All of them, by id."""
-        named = (r for r in (self.champion, self.previous) if r is not None)
-        return {**self.others, **{release.id: release for release in named}}
+        named = (self.champion, self.previous, self.challenger)
+        return {**self.others, **{r.id: r for r in named if r is not None}}
+
+    @property
+    def trial(self) -> Plan | None:
+        """The plan whose challenger is on trial here; None where there is none."""
+        return self.plan if self.challenger is not None else None
 
 
 class Lineup:

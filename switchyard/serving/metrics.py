@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from switchyard.learning.drift import SCORE_EDGES
-from switchyard.serving.replies import Reply, Rung
+from switchyard.serving.replies import MODEL_RUNGS, Reply, Rung
 from switchyard.serving.tally import Tally, keep_ended, own_file, read_all
 
 Stage = Literal["read", "features", "score", "reasons", "journal", "write"]
@@ -33,6 +33,7 @@ STAGE_EDGES_S = (
 BATCH_EDGES = (1, 2, 4, 8, 16, 32, 64)
 PAUSE_EDGES_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
+ShadowOutcome = Literal["judged", "failed", "dropped"]
 Kind = Literal["counter", "gauge", "histogram"]
 
 
@@ -73,6 +74,18 @@ AMOUNT = Family(
     "Money decided on, in units of the home's currency", ("decision", "variant"),
 )  # fmt: skip
 SCORES = Family("switchyard_score", "histogram", "Scores", ("variant",), SCORE_EDGES)
+MODEL_SECONDS = Family(
+    "switchyard_model_seconds", "histogram",
+    "Seconds of the model stage for a decision, reasons apart", ("variant",), STAGE_EDGES_S,
+)  # fmt: skip
+MODEL_FAILURES = Family(
+    "switchyard_model_failures_total", "counter",
+    "Decisions whose own model could not judge", ("variant",),
+)  # fmt: skip
+SHADOWED = Family(
+    "switchyard_shadow_total", "counter",
+    "Decisions that the challenger was to judge beside the champion", ("outcome",),
+)  # fmt: skip
 REASONS = Family("switchyard_reasons_total", "counter", "Reasons given, by code", ("code",))
 DEGRADED = Family(
     "switchyard_degraded_decisions_total", "counter", "Decisions on a lower rung", ("rung",)
@@ -109,7 +122,8 @@ RELOADS = Family(
     "switchyard_reloads_total", "counter", "Releases that workers took or refused", ("outcome",)
 )
 COUNTED = (
-    ANSWERS, ANSWER_SECONDS, STAGE_SECONDS, BATCH_SIZE, QUEUE, DECISIONS, AMOUNT, SCORES, REASONS,
+    ANSWERS, ANSWER_SECONDS, STAGE_SECONDS, BATCH_SIZE, QUEUE, DECISIONS, AMOUNT, SCORES,
+    MODEL_SECONDS, MODEL_FAILURES, SHADOWED, REASONS,
     DEGRADED, PROFILE_READS, PROFILE_MISSES, PROFILE_SYNCED, BREAKER, CPU, SERVED_SECONDS, MEMORY,
     WORKERS, GC_PAUSES, GC_LONGEST, RELOADS,
 )  # fmt: skip
@@ -119,6 +133,8 @@ COUNTED = (
 _FROM_THE_START: tuple[tuple[Family, tuple[str, ...]], ...] = (
     *((DECISIONS, (decision, "champion")) for decision in ("allow", "review", "block")),
     *((ANSWERS, ("/v1/predict", status)) for status in ("200", "500", "503")),
+    *((MODEL_FAILURES, (variant,)) for variant in ("champion", "control", "challenger")),
+    *((SHADOWED, (outcome,)) for outcome in ("judged", "failed", "dropped")),
     *((RELOADS, (outcome,)) for outcome in ("taken", "refused")),
     *((DEGRADED, (rung,)) for rung in get_args(Rung)),
 )
@@ -145,6 +161,14 @@ class Sink(Protocol):
         ``stake_minor`` is the money that it was about, in the currency's smallest unit."""
         ...
 
+    def modelled(self, variant: str, decisions: int, seconds: float) -> None:
+        """The model stage of so many decisions of a variant took ``seconds`` together."""
+        ...
+
+    def shadowed(self, outcome: ShadowOutcome, decisions: int) -> None:
+        """So many decisions were judged beside the champion, or were to be."""
+        ...
+
 
 class Uncounted:
     """A sink for where nobody looks: explanations, measurements of the parts."""
@@ -156,6 +180,10 @@ class Uncounted:
     def batch(self, size: int, seconds: Sequence[float]) -> None: ...
 
     def decided(self, reply: Reply, stake_minor: int) -> None: ...
+
+    def modelled(self, variant: str, decisions: int, seconds: float) -> None: ...
+
+    def shadowed(self, outcome: ShadowOutcome, decisions: int) -> None: ...
 
 
 class Metrics:
@@ -176,6 +204,7 @@ class Metrics:
         self._decided: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._reason: dict[str, int] = {}
         self._degraded: dict[str, int] = {}
+        self._modelled: dict[str, int] = {}
         self._stages = [self._histogram(STAGE_SECONDS, stage) for stage in STAGES]
         self._size = self._histogram(BATCH_SIZE)
         self._queue = self._number(QUEUE)
@@ -229,6 +258,19 @@ class Metrics:
             values[self._by_name(self._reason, REASONS, reason.code)] += 1.0
         for rung in reply.degraded:
             values[self._by_name(self._degraded, DEGRADED, rung)] += 1.0
+        if reply.degraded and not MODEL_RUNGS.isdisjoint(reply.degraded):
+            values[self._number(MODEL_FAILURES, reply.variant)] += 1.0
+
+    def modelled(self, variant: str, decisions: int, seconds: float) -> None:
+        histogram = self._modelled.get(variant)
+        if histogram is None:
+            histogram = self._modelled[variant] = self._histogram(MODEL_SECONDS, variant)
+        values = self._values
+        values[histogram + bisect_left(STAGE_EDGES_S, seconds / decisions)] += decisions
+        values[histogram + _STAGE_SUM] += seconds
+
+    def shadowed(self, outcome: ShadowOutcome, decisions: int) -> None:
+        self._values[self._number(SHADOWED, outcome)] += decisions
 
     def paused(self, generation: int, seconds: float) -> None:
         """A garbage collection stopped this worker. Gives no number its slot: any code may be stopped."""

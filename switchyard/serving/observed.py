@@ -80,11 +80,16 @@ Source = Callable[[Counted], Iterator[Figure]]
 
 
 def releases(lineup: Lineup) -> Source:
-    """Who is champion and who was before, and what the champion's scores looked like at its evaluation."""
+    """Who is champion, who was before and who is on trial, and what the champion's scores looked like at its evaluation."""
 
     def look(_counted: Counted) -> Iterator[Figure]:
         standing = lineup.standing
-        for role, release in (("champion", standing.champion), ("previous", standing.previous)):
+        roles = {
+            "champion": standing.champion,
+            "previous": standing.previous,
+            "challenger": standing.challenger,
+        }
+        for role, release in roles.items():
             if release is not None:
                 yield Figure(RELEASE, (release.id, role), 1.0)
         manifest = getattr(standing.champion, "manifest", {})

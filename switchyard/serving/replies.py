@@ -18,6 +18,7 @@ Rung = Literal[
     "cached_features",
     "cold_features",
     "default_features",
+    "champion_instead",
     "previous_champion",
     "fallback_logistic",
     "fallback_rules",
@@ -27,10 +28,15 @@ Rung = Literal[
 
 Features: 'stale_profile' (the next sync is overdue), 'cached_features' (as read up to five minutes ago),
 'cold_features' (a profile of the cold store, no activity), 'default_features' (something was unreadable,
-too old or nowhere to be had: the feature service's defaults). Models: 'previous_champion' (its release is
-then the reply's), 'fallback_logistic', 'fallback_rules'. 'no_reasons': decided by a model that could not
+too old or nowhere to be had: the feature service's defaults). Models: 'champion_instead' (the challenger,
+whose turn it was, could not judge), 'previous_champion' (its release is then the reply's), 'fallback_logistic', 'fallback_rules'. 'no_reasons': decided by a model that could not
 explain itself, or whose explanation did not add up to the score.
 """
+
+MODEL_RUNGS: frozenset[Rung] = frozenset(
+    ("champion_instead", "previous_champion", "fallback_logistic", "fallback_rules")
+)
+"""Those that say that a decision's own model could not judge."""
 
 
 class Reason(msgspec.Struct, frozen=True):

@@ -69,6 +69,7 @@ class DecisionService:
         self._metrics: Sink = metrics or Uncounted()
         self._new_token = unique_tokens()
         self._batcher: Batcher[Asked[Any] | Taken, Outcome] = Batcher(self._handle)
+        engine.shadow.busy = lambda: self._batcher.waiting > 0
 
     async def predict(self, body: bytes) -> Answer:
         """Decide a transaction. Raises RequestError, JournalError."""
@@ -121,7 +122,7 @@ class DecisionService:
 
     def breakers(self) -> tuple[Breaker, ...]:
         """What is left alone while it fails: stores, and the models that stand now."""
-        return *self.engine.ladder.breakers, *self.engine.models.breakers
+        return *self.engine.ladder.breakers, *self.engine.variants.ladder.breakers
 
     def close(self) -> None:
         """Close all that is open; nothing may be waiting any more."""

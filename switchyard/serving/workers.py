@@ -28,12 +28,13 @@ class Service(msgspec.Struct, frozen=True):
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """What one worker serves. ``plan`` is the stamp of the plan it has last read; ``refused`` says in
-    words why it did not follow it."""
+    """What one worker serves. ``plan`` is the number of the plan it has last read (0: none); ``refused`` says
+    in words what of it it did not follow, and why."""
 
     pid: int
     champion: str
     previous: str | None
+    challenger: str | None
     plan: int
     refused: str | None = None
 

@@ -44,6 +44,8 @@ def bearer(key: str) -> dict[str, str]:
         ("POST", "/v1/labels", {None: 401, "alpha": 403, "gamma": 422, "root": 422}),
         ("POST", "/v1/batch_predict", {None: 401, "gamma": 403, "root": 422}),
         ("GET", "/v1/jobs/j1", {None: 401, "gamma": 403, "root": 404}),
+        ("GET", "/v1/traffic", {None: 401, "gamma": 403, "root": 200}),
+        ("PUT", "/v1/traffic", {None: 401, "gamma": 403, "root": 422}),
         ("GET", "/metrics", {None: 401, "unknown": 401, "gamma": 200}),
         ("GET", "/openapi.json", {None: 200}),
         ("GET", "/readyz", {None: 200}),
@@ -55,7 +57,7 @@ def test_a_key_opens_what_its_role_may_do(
 ) -> None:
     for key, status in statuses.items():
         headers = bearer(key) if key else {}
-        content = b"{}" if method == "POST" else None
+        content = None if method == "GET" else b"{}"
 
         answer = guarded.client.request(method, path, headers=headers, content=content)
 

@@ -7,20 +7,22 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestration.reloading import reload_release
-from switchyard.errors import ReleaseError
+from orchestration.traffic import asked, change_traffic
+from switchyard.errors import PlanError, ReleaseError
 from switchyard.learning.release import Release
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving.exposition import SCORE_BINS
 from switchyard.serving.metrics import COUNTED, REASONS
 from switchyard.serving.observed import OBSERVED
-from switchyard.serving.plan import read_plan
+from switchyard.serving.plan import Change, Plan
 from switchyard.serving.segments import read_journal
+from switchyard.serving.traffic import mirrored
 from switchyard.serving.workers import Worker, run_folder, workers
 from switchyard.settings import load_settings
 from tests.deploy.test_monitoring import figures_in_rules
@@ -50,6 +52,20 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {PATIENCE_S:.0f} s"
         time.sleep(0.02)
+
+
+def promotion(release: str) -> Change:
+    return asked({"action": "promote", "release": release, "who": "ann", "why": "a test"})
+
+
+def content(plan: Plan | None) -> dict[str, Any]:
+    """A plan but for its number and who made it, when and why."""
+    assert plan is not None
+    return {f: getattr(plan, f) for f in ("bento", "champion", "previous", "challenger", "mode")}
+
+
+def shown(served: Served) -> dict[str, Any]:
+    return dict(served.client.get("/v1/traffic").json())
 
 
 def told(served: Served) -> list[Worker]:
@@ -95,15 +111,15 @@ def test_workers_take_a_named_release_while_requests_go_on(two: Served, other: R
 
     with sending(two.port) as sent:
         until(lambda: len(sent.answered) > 50)
-        done = reload_release(settings, other.id, "a test")
+        done = change_traffic(settings, promotion(other.id))
         sent.releases.clear()
         until(lambda: sent.releases.total() > 100)
         after = dict(sent.releases)
-        back = reload_release(settings, own, "and back")
+        back = change_traffic(settings, promotion(own))
 
-    assert (done.champion, done.previous) == (other.id, own)
+    assert (done.after.champion, done.after.previous) == (other.id, own)
     assert {worker.pid for worker in told(two)} <= set(done.workers)  # others may serve it, too
-    assert (back.champion, back.previous) == (own, other.id)
+    assert (back.after.champion, back.after.previous) == (own, other.id)
     assert after[other.id] >= 90  # a few were under way
     assert sent.other == {}
 
@@ -112,18 +128,88 @@ def test_a_damaged_release_is_refused_and_the_plan_is_as_before(
     two: Served, other: Release
 ) -> None:
     settings = load_settings(home=two.home)
-    before = read_plan(two.home)
+    before = mirrored(two.home)
     champions = {worker.champion for worker in told(two)}
     foreign = make_release(two.home / "releases", code_hash="of-another-code")
 
     with pytest.raises(ReleaseError, match=r"what served before goes on: .*another-code"):
-        reload_release(settings, foreign.id, "does it compute?")
+        change_traffic(settings, promotion(foreign.id))
     with pytest.raises(ReleaseError, match="holds no release"):
-        reload_release(settings, "0" * 32, "a slip")
+        change_traffic(settings, promotion("0" * 32))
 
-    assert read_plan(two.home) == before
+    assert content(mirrored(two.home)) == content(before)
     assert {worker.champion for worker in told(two)} == champions
     assert two.client.get("/readyz").status_code == 200
+
+
+def test_a_canary_begins_grows_and_ends_while_requests_go_on(two: Served, other: Release) -> None:
+    settings = load_settings(home=two.home)
+    own = two.release_folder.name
+    who = {"who": "ann", "why": "a test"}
+    canary = {"action": "canary", "release": other.id, **who}
+
+    with sending(two.port) as sent:
+        begun = change_traffic(settings, asked(canary | {"share": 0.05}))
+        grown = change_traffic(settings, asked(canary | {"share": 0.5}))
+        sent.releases.clear()
+        until(lambda: sent.releases.total() > 200)
+        during = set(sent.releases)
+        ended = change_traffic(settings, asked({"action": "rollback", "release": other.id} | who))
+        sent.releases.clear()
+        until(lambda: sent.releases.total() > 100)
+        after = dict(sent.releases)
+
+    tried = [r for r in read_journal(two.journal) if r.get("experiment") == grown.after.salt]
+    shares = {r["plan"] for r in tried if r["variant"] == "challenger"}
+    assert begun.after.salt == grown.after.salt
+    assert during == {own, other.id}
+    assert grown.after.number in shares
+    assert after[own] >= 90  # a few were under way
+    assert (ended.after.challenger, ended.after.champion) == (None, own)
+    assert sent.other == {}
+
+
+def test_the_plan_is_shown_and_changed_over_http(two: Served, other: Release) -> None:
+    own = two.release_folder.name
+    shadow = {"action": "shadow", "release": other.id, "who": "ann", "why": "over HTTP"}
+
+    changed = two.client.put("/v1/traffic", json=shadow)
+    number = changed.json()["plan"]["number"]
+    until(lambda: all(w["plan"] == number for w in shown(two)["workers"]))
+    stale = two.client.put("/v1/traffic", json=shadow | {"share": None, "number": number - 1})
+    unknown = two.client.put("/v1/traffic", json=shadow | {"release": "0" * 32})
+    wrong = two.client.put("/v1/traffic", json=shadow | {"action": "canary", "share": 0.9})
+    with sending(two.port) as sent:
+        until(lambda: len(sent.answered) > 50)
+    until(lambda: any(r["type"] == "shadow" for r in read_journal(two.journal)))
+    back = two.client.put("/v1/traffic", json=shadow | {"action": "rollback"})
+
+    assert (changed.status_code, back.status_code) == (200, 200)
+    plan, history = changed.json()["plan"], shown(two)["history"]
+    assert (plan["champion"], plan["challenger"], plan["mode"]) == (own, other.id, "shadow")
+    assert (plan["who"], plan["why"]) == ("ann", "over HTTP")
+    assert (history[0], shown(two)["plan"]["challenger"]) == (plan, None)
+    assert [(r.status_code, r.json()["error"]["field"]) for r in (stale, unknown, wrong)] == [
+        (409, None),
+        (422, "release"),
+        (422, "share"),
+    ]
+    assert two.client.post("/v1/traffic", json=shadow).headers["allow"] == "GET, PUT"
+
+
+def test_a_worker_that_starts_later_follows_the_plan(two: Served, other: Release) -> None:
+    settings = load_settings(home=two.home)
+    canary = {"action": "canary", "release": other.id, "share": 0.1, "who": "ann", "why": "a test"}
+    done = change_traffic(settings, asked(canary))
+    gone = told(two)[0].pid
+
+    psutil.Process(gone).kill()
+    until(lambda: len({worker.pid for worker in told(two)} - {gone}) == 2)
+
+    assert {(w.challenger, w.plan) for w in told(two)} == {(other.id, done.after.number)}
+    change_traffic(settings, asked(canary | {"action": "rollback", "share": None}))
+    with pytest.raises(PlanError, match="neither decides nor is on trial"):
+        change_traffic(settings, asked(canary | {"action": "rollback", "share": None}))
 
 
 def test_sighup_to_the_server_has_its_workers_read_the_plan_again(two: Served) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from switchyard.errors import JournalError
@@ -45,7 +46,10 @@ def decision(number: int, received_at: int, **overrides: Any) -> dict[str, Any]:
         "decision": "review",
         "reasons": [{"code": "FAR", "feature": "amount", "value": None, "contribution": 1.5}],
         "release": "r",
-        "variant": "champion",
+        "variant": "challenger",
+        "experiment": "5a17",
+        "plan": 7,
+        "model_us": 41.5,
         "degraded": ["stale_profile"],
         "latency_ms": 1.5,
         "vector": [1.5, math.nan, 3.0],
@@ -81,6 +85,17 @@ def write_journal(folder: Path, *, numbers: range = range(12)) -> None:
             number = {"type": "appended", "kind": "transaction", "transaction_id": f"t{n}"}
             journal.append([decision(n, received), number])
             if n % 4 == 0:
+                shadow = {
+                    "type": "shadow",
+                    "decision_id": f"d{n}",
+                    "received_at": received,
+                    "release": "c",
+                    "score": None if n == 4 else 0.5,
+                    "decision": None if n == 4 else "block",
+                    "experiment": "5a17",
+                    "plan": 6,
+                    "model_us": 40.0,
+                }
                 event = {"type": "event", "received_at": received, "transaction": transaction(n)}
                 verdict = {
                     "type": "label",
@@ -92,7 +107,7 @@ def write_journal(folder: Path, *, numbers: range = range(12)) -> None:
                     "is_fraud": n == 4,
                     "label_available_at_us": received,
                 }
-                journal.append([event, verdict])
+                journal.append([shadow, event, verdict])
 
 
 def rows_of(lake: Lake, table: str) -> pa.Table:
@@ -119,7 +134,7 @@ def lake(tmp_path: Path) -> Lake:
 def test_every_record_becomes_a_row_of_its_day_with_its_types(journal: Path, lake: Lake) -> None:
     done = compact(journal, lake)
 
-    assert done.rows == {"decisions": 12, "served_events": 3, "verdicts": 3}
+    assert done.rows == {"decisions": 12, "shadows": 3, "served_events": 3, "verdicts": 3}
     assert done.segments == len(segments(journal))
     assert tuple(lake.days("decisions")) == DAYS
     assert len(lake.read("decisions", DAYS[0])) == 6
@@ -131,6 +146,8 @@ def test_every_record_becomes_a_row_of_its_day_with_its_types(journal: Path, lak
     assert row["vector"] == [1.5, None, 3.0]
     assert (row["transaction_id"], row["amount_minor"], row["score"]) == ("t6", 5_006, 0.25)
     assert row["degraded"] == ["stale_profile"]
+    assert (row["variant"], row["experiment"], row["plan"]) == ("challenger", "5a17", 7)
+    assert [r["score"] for r in rows_of(lake, "shadows").to_pylist()] == [0.5, None, 0.5]
     assert [r["is_fraud"] for r in rows_of(lake, "verdicts").to_pylist()] == [False, True, False]
 
 
@@ -289,3 +306,18 @@ def test_what_a_dead_worker_left_undone_is_noted_also_if_the_compaction_finds_it
     assert note_what_the_dead_left(journal) == 0
     with closing(Ledger(journal)) as ledger:
         assert ledger.all_unsettled() == ["t99"]
+
+
+def test_a_day_that_an_earlier_version_began_is_gone_on_with(journal: Path, lake: Lake) -> None:
+    compact(journal, lake)
+    path = lake.path("decisions", DAYS[1])
+    metadata = pq.read_schema(path).metadata
+    old = pq.read_table(path).drop_columns(["experiment"]).replace_schema_metadata(metadata)
+    lake.write("decisions", DAYS[1], old)
+
+    write_journal(journal, numbers=range(12, 15))
+    compact(journal, lake)
+
+    rows = lake.read("decisions", DAYS[1])
+    assert rows.schema.equals(SCHEMAS["decisions"])
+    assert set(rows["experiment"].to_pylist()) == {None, "5a17"}

@@ -24,7 +24,9 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Application]:
     release = make_release(home / "releases")
     settings = load_settings(home=home, redis_url="redis://127.0.0.1:4499/0")
     service = open_service(settings, release.folder)
-    made = routes_of(settings, service, release.folder, lambda: b"", lambda *_answer: None)
+    made = routes_of(
+        settings, service, release.folder, home / "run", lambda: b"", lambda *_answer: None
+    )
     service.close()
     return made
 
@@ -35,8 +37,9 @@ def told() -> dict[str, Any]:
 
 def test_every_route_is_told_of_with_its_method(routes: dict[str, Application]) -> None:
     found = {
-        (path + ("{job_id}" if path.endswith("/") else ""), application.method.lower())  # type: ignore[attr-defined]
+        (path + ("{job_id}" if path.endswith("/") else ""), method.lower())
         for path, application in routes.items()
+        for method in application.methods  # type: ignore[attr-defined]
     }
 
     probes = {(path, "get") for path in PROBES & told().keys()}

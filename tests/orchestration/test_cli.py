@@ -18,7 +18,7 @@ from tests.homes import own_environment
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
 COMMANDS = ["approve", "backtest", "batch-predict", "bench", "demo", "deploy", "down", "env", "explain", "reload", "replay",
-            "rollback", "serve", "status", "ui", "up"]  # fmt: skip
+            "serve", "status", "traffic", "ui", "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
 constants: {currency: EUR}
@@ -121,7 +121,7 @@ def test_down_says_what_it_stopped_and_what_was_not_running(
 def test_a_reload_without_a_service_says_how_to_start_one(
     switchyard: Callable[..., Result],
 ) -> None:
-    result = switchyard("reload", "0" * 32)
+    result = switchyard("reload")
 
     assert result.exit_code == 1
     assert "no service is running" in result.output

@@ -17,9 +17,10 @@ from assets.fraud import registry
 from bentos.fraud.build import build_bento
 from orchestration import deployment, promotion
 from orchestration.home import EXPERIMENT
-from switchyard.errors import PromotionError, ReleaseError
+from orchestration.traffic import asked, change_traffic, current_plan
+from switchyard.errors import PlanError, ReleaseError
 from switchyard.learning.thresholds import Thresholds
-from switchyard.serving.plan import read_plan
+from switchyard.serving.approval import approve
 from switchyard.settings import Settings
 from tests import promoting
 from tests.homes import close, in_home, open_small
@@ -99,11 +100,8 @@ def pack(settings: Settings, thresholds: Thresholds) -> str:
 def test_all_move_together(two: Two) -> None:
     two.agree_on(two.first)
 
-    (record,) = (two.settings.home / "promotions").iterdir()
-    kept = msgspec.json.decode(record.read_bytes(), type=promotion.Move)
-    assert (kept.kind, kept.champion, kept.who, kept.why) == (
-        "promotion", two.first, "a test", "the first",
-    )  # fmt: skip
+    kept = last_record(two)
+    assert (kept.champion, kept.who, kept.why) == (two.first, "a test", "the first")
 
 
 def test_promoting_what_is_champion_already_changes_no_service(two: Two) -> None:
@@ -155,36 +153,62 @@ def test_a_promotion_killed_at_each_later_step_in_turn_is_completed(two: Two) ->
     assert registry.release_of(two.settings.mlflow_tracking_uri, "previous") == two.first
 
 
-@pytest.mark.parametrize("step", ["plan", "aliases", "record"])
-def test_a_rollback_killed_at_any_step_is_completed(two: Two, step: str) -> None:
-    """Each goes back to where the one before came from: the champion before this one."""
+@pytest.mark.parametrize("step", ["aliases", "record", "forget"])
+def test_a_rollback_killed_once_the_plan_has_changed_is_completed(two: Two, step: str) -> None:
     service = deployment.named(two.settings)
-    assert service is not None
-    back = previous_of(two)
-    assert back is not None
 
     assert promoting.run(two.settings, "roll_back", killed_before=step) == promoting.KILLED
+    assert two.decides() == two.first
     promotion.recover(two.settings)
 
-    two.agree_on(back, bento=service.release)
+    two.agree_on(two.first, bento=two.second)
+    assert deployment.named(two.settings) == service
+    promotion.promote(two.settings, two.second, who="a test", why="for the next rollback")
+    two.agree_on(two.second)
     assert deployment.named(two.settings) == service
 
 
+def test_a_rollback_killed_before_the_plan_has_changed_has_not_happened(two: Two) -> None:
+    assert promoting.run(two.settings, "roll_back", killed_before="plan") == promoting.KILLED
+    promotion.recover(two.settings)
+
+    two.agree_on(two.second)
+
+
+def test_aliases_and_record_follow_a_plan_that_was_changed_by_another_door(two: Two) -> None:
+    change = asked({"action": "rollback", "who": "ann", "why": "it declines everybody"})
+    change_traffic(two.settings, change)
+
+    said = promotion.out_of_step(two.settings)
+    promotion.recover(two.settings)
+
+    assert said is not None
+    assert promotion.out_of_step(two.settings) is None
+    two.agree_on(two.first, bento=two.second)
+    assert (last_record(two).who, last_record(two).why) == ("ann", "it declines everybody")
+
+
 def test_a_rollback_that_the_workers_refuse_changes_nothing(two: Two) -> None:
-    plan = read_plan(two.settings.home)
-    assert plan is not None
-    assert plan.champion == two.first
     third = pack(two.settings, Thresholds(0.3, 0.8))
-    promotion.promote(two.settings, third, who="a test", why="a third")
     damaged = two.settings.releases / two.first / "model" / "model.ubj"
     kept = damaged.read_bytes()
     damaged.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    promotion.promote(two.settings, third, who="a test", why="a third")
 
     with pytest.raises(ReleaseError, match=r"model\.ubj is damaged"):
         promotion.roll_back(two.settings, who="a test", why="it looks better")
 
     damaged.write_bytes(kept)
     two.agree_on(third)
+
+
+def test_a_bento_is_carried_in_under_the_champion_that_decides(two: Two) -> None:
+    before = current_plan(two.settings)
+    assert before is not None
+
+    promotion.carry(two.settings, two.second, who="a test", why="its columns are of its own code")
+
+    two.agree_on(before.champion, bento=two.second)
 
 
 def test_a_release_is_deployed_by_a_request_as_a_job_of_its_own(two: Two) -> None:
@@ -205,8 +229,7 @@ def test_a_release_is_deployed_by_a_request_as_a_job_of_its_own(two: Two) -> Non
     assert (told["status"], told["error"], told["release"]) == ("done", None, other)
     two.agree_on(other)
     assert two.services() == 1
-    last = max((two.settings.home / "promotions").iterdir())
-    kept = msgspec.json.decode(last.read_bytes(), type=promotion.Move)
+    kept = last_record(two)
     assert (kept.who, kept.why) == ("ann", "it was asked for")
 
 
@@ -234,20 +257,18 @@ def test_what_was_deployed_answers_again_after_down_and_up(two: Two) -> None:
 
 
 def test_four_eyes_are_needed_where_the_setting_asks_for_them(two: Two) -> None:
-    plan = read_plan(two.settings.home)
-    assert plan is not None
+    service = deployment.named(two.settings)
+    assert service is not None
+    champion = service.release
     careful = two.settings.model_copy(update={"four_eyes": True})
 
-    with pytest.raises(PromotionError, match="nobody has approved"):
-        promotion.promote(careful, plan.champion, who="ann", why="it is good")
-    promotion.approve(careful, plan.champion, by="ann", why="I made it")
-    with pytest.raises(PromotionError, match="ann alone has approved"):
-        promotion.promote(careful, plan.champion, who="ann", why="it is good")
-    promotion.approve(careful, plan.champion, by="bob", why="I looked at it")
-    promotion.promote(careful, plan.champion, who="ann", why="it is good")
-
-    last = max((two.settings.home / "promotions").iterdir())
-    assert msgspec.json.decode(last.read_bytes(), type=promotion.Move).approved_by == "bob"
+    with pytest.raises(PlanError, match="nobody has approved"):
+        promotion.promote(careful, champion, who="ann", why="it is good")
+    approve(careful, champion, who="ann", why="I made it")
+    with pytest.raises(PlanError, match="ann alone has approved"):
+        promotion.promote(careful, champion, who="ann", why="it is good")
+    approve(careful, champion, who="bob", why="I looked at it")
+    promotion.promote(careful, champion, who="ann", why="it is good")
 
 
 def test_a_release_that_is_not_registered_is_refused(two: Two) -> None:
@@ -258,5 +279,10 @@ def test_a_release_that_is_not_registered_is_refused(two: Two) -> None:
 
 
 def previous_of(two: Two) -> str | None:
-    plan = read_plan(two.settings.home)
+    plan = current_plan(two.settings)
     return plan.previous if plan else None
+
+
+def last_record(two: Two) -> promotion.Record:
+    file = max((two.settings.home / "promotions").iterdir())
+    return msgspec.json.decode(file.read_bytes(), type=promotion.Record)

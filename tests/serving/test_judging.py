@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -256,3 +257,96 @@ def test_warming_up_runs_every_model(release: Release, earlier: Release) -> None
     ModelLadder(release, DOMAIN, previous).warm_up()
 
     assert previous.asked == 1
+
+
+# ---------------------------------------------------------------- a challenger on trial
+
+
+def on_trial(ladder: ModelLadder[Any], *amounts: float) -> list[Judgement]:
+    requests = [make_transaction(n) for n in range(len(amounts))]
+    return ladder.judge_on_trial(requests, make_vectors(*amounts))
+
+
+def test_a_challenger_judges_what_is_its_own_by_its_own_thresholds(
+    release: Release, earlier: Release
+) -> None:
+    ladder = ModelLadder(release, DOMAIN, challenger=earlier)
+
+    large, small = on_trial(ladder, LARGE, SMALL)
+
+    assert {large.release, small.release} == {earlier.id}
+    assert (large.degraded, small.degraded) == ((), ())
+    assert large.decision == earlier.thresholds.decide(large.score or 0.0)
+    assert large.reasons
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_challenger_can_not_judge_the_champion_judges_and_the_reply_says_so(
+    release: Release, earlier: Release, fault: str
+) -> None:
+    challenger = Faulty(earlier, {"score": FAULTS[fault]})
+    ladder = ModelLadder(release, DOMAIN, challenger=challenger)
+
+    found = on_trial(ladder, LARGE, SMALL)
+
+    assert found == [
+        j._replace(degraded=("champion_instead",)) for j in judge(ladder, LARGE, SMALL)
+    ]
+
+
+def test_a_single_score_that_is_none_is_the_champions_and_the_rest_the_challengers(
+    release: Release, earlier: Release
+) -> None:
+    def nan_for_the_second(X: Floats) -> Floats:
+        scores = earlier.score(X)
+        scores[1] = np.nan
+        return scores
+
+    ladder = ModelLadder(release, DOMAIN, challenger=Faulty(earlier, {"score": nan_for_the_second}))
+
+    found = on_trial(ladder, LARGE, LARGE, SMALL)
+
+    assert [j.release for j in found] == [earlier.id, release.id, earlier.id]
+    assert [j.degraded for j in found] == [(), ("champion_instead",), ()]
+
+
+def test_a_champion_that_fails_as_well_is_named_below_the_challenger(
+    release: Release, earlier: Release
+) -> None:
+    broken = {"score": FAULTS["no memory"]}
+    ladder = ModelLadder(Faulty(release, broken), DOMAIN, challenger=Faulty(earlier, broken))
+
+    (found,) = on_trial(ladder, LARGE)
+
+    assert found.degraded == ("champion_instead", "fallback_logistic")
+
+
+def test_a_challenger_that_keeps_failing_is_left_alone_and_does_not_touch_the_champion(
+    release: Release, earlier: Release, clock: Clock
+) -> None:
+    challenger = Faulty(earlier, {"score": FAULTS["no memory"]})
+    ladder = ModelLadder(release, DOMAIN, challenger=challenger, clock=clock)
+
+    for _ in range(8):
+        on_trial(ladder, SMALL)
+
+    assert challenger.asked == 5
+    assert judge(ladder, SMALL)[0].degraded == ()
+    assert {b.name: b.code for b in ladder.breakers}["challenger"] == 2
+
+
+def test_beside_the_champion_a_challenger_gives_scores_and_decisions_alone(
+    release: Release, earlier: Release
+) -> None:
+    vectors = make_vectors(LARGE, SMALL)
+    ladder = ModelLadder(release, DOMAIN, challenger=earlier)
+    broken = ModelLadder(
+        release, DOMAIN, challenger=Faulty(earlier, {"score": FAULTS["no memory"]})
+    )
+
+    found = ladder.try_out(vectors)
+    failed = broken.try_out(vectors)
+
+    scores = earlier.score(vectors).tolist()
+    assert found == [(s, earlier.thresholds.decide(s)) for s in scores]
+    assert [math.isnan(score) for score, _ in failed] == [True, True]

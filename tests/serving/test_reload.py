@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from switchyard.errors import ReleaseError
+from switchyard.fraud.online import VIEWS
 from switchyard.learning.release import Release, load_release
 from switchyard.learning.thresholds import Thresholds
+from switchyard.serving.commands import Commands
+from switchyard.serving.hot_store import HotStore
 from switchyard.serving.lineup import Lineup, Standing
-from switchyard.serving.plan import Plan, decides, plan_file, read_plan, stamp_of, write_plan
+from switchyard.serving.plan import Change, Plan
 from switchyard.serving.reload import Reloader
+from switchyard.serving.traffic import Traffic, change_plan, mirrored, plan_key
 from switchyard.serving.workers import (
     Service,
     Worker,
@@ -25,9 +29,12 @@ from switchyard.serving.workers import (
     tell,
     workers,
 )
+from tests import loops
 from tests.releases import make_release
 
-Make = Callable[[], Reloader]
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NOWHERE = "redis://127.0.0.1:5299/0"
+Newest = Callable[[], Awaitable[bytes | None]]
 
 
 @pytest.fixture
@@ -56,8 +63,37 @@ def lineup(own: Release) -> Lineup:
 
 
 @pytest.fixture
-def reloader(home: Path, lineup: Lineup, releases: Path) -> Reloader:
-    return Reloader(home, lineup, lambda i: load_release(releases / i), home / "run" / "1")
+def traffic(home: Path, store_url: str, project: str) -> Iterator[Traffic]:
+    traffic = Traffic(home, store_url, project)
+    yield traffic
+    traffic.close()
+
+
+@pytest.fixture
+def reloader(traffic: Traffic, lineup: Lineup, releases: Path) -> Reloader:
+    return make_reloader(traffic, lineup, lambda i: load_release(releases / i))
+
+
+async def nothing() -> None:
+    """A store whose plan nobody changes."""
+
+
+def make_reloader(
+    traffic: Traffic, lineup: Lineup, load: Callable[[str], Any], newest: Newest = nothing
+) -> Reloader:
+    return Reloader(traffic, newest, lineup, load, traffic.home / "run" / "1")
+
+
+def write(traffic: Traffic, bento: str, champion: str, previous: str | None = None) -> int:
+    """Let there be such a plan; its number."""
+    plan = Plan(bento=bento, champion=champion, previous=previous)
+    _, after = traffic.change(bento, lambda _: plan, who="ann", why="a test", now=NOW)
+    return after.number
+
+
+def trial(traffic: Traffic, bento: str, release: str, share: float = 0.2) -> int:
+    change = Change("canary", "ann", "a test", release, share)
+    return change_plan(traffic, bento, change, now=NOW)[1].number
 
 
 def told(home: Path) -> Worker:
@@ -71,25 +107,26 @@ def test_without_a_plan_the_bentos_own_release_decides(
     reloader.begin()
 
     assert lineup.standing == Standing(own)
-    assert told(home) == Worker(os.getpid(), own.id, None, plan=0)
+    assert told(home) == Worker(os.getpid(), own.id, None, None, plan=0)
 
 
 def test_a_plan_is_followed_from_the_start(
-    home: Path, reloader: Reloader, lineup: Lineup, own: Release, other: Release
+    traffic: Traffic, reloader: Reloader, lineup: Lineup, own: Release, other: Release
 ) -> None:
-    stamp = write_plan(home, Plan(own.id, other.id, own.id))
+    number = write(traffic, own.id, other.id, own.id)
 
     reloader.begin()
 
     assert (lineup.champion.id, lineup.previous) == (other.id, own)
     assert lineup.standing.loaded[own.id] is own
-    assert told(home) == Worker(os.getpid(), other.id, own.id, plan=stamp)
+    assert told(traffic.home) == Worker(os.getpid(), other.id, own.id, None, plan=number)
 
 
 def test_a_plan_for_another_bento_changes_nothing(
-    home: Path, reloader: Reloader, lineup: Lineup, own: Release, other: Release
+    traffic: Traffic, reloader: Reloader, lineup: Lineup, own: Release, other: Release
 ) -> None:
-    write_plan(home, Plan(other.id, other.id))
+    write(traffic, other.id, other.id)
+    write(traffic, other.id, own.id)
 
     reloader.begin()
 
@@ -97,29 +134,85 @@ def test_a_plan_for_another_bento_changes_nothing(
 
 
 def test_an_unknown_release_is_refused_with_words_and_the_old_one_goes_on(
-    home: Path, reloader: Reloader, lineup: Lineup, own: Release
+    traffic: Traffic, reloader: Reloader, lineup: Lineup, own: Release
 ) -> None:
-    write_plan(home, Plan(own.id, "0" * 32))
+    number = write(traffic, own.id, "0" * 32)
 
     reloader.begin()
 
     assert lineup.champion is own
-    assert "holds no release" in (told(home).refused or "")
+    assert "holds no release" in (told(traffic.home).refused or "")
+    assert told(traffic.home).plan == number
 
 
 def test_without_its_predecessor_a_champion_serves_all_the_same(
-    home: Path, reloader: Reloader, lineup: Lineup, own: Release, other: Release
+    traffic: Traffic, reloader: Reloader, lineup: Lineup, own: Release, other: Release
 ) -> None:
-    write_plan(home, Plan(own.id, other.id, "0" * 32))
+    write(traffic, own.id, other.id, "0" * 32)
 
     reloader.begin()
 
     assert (lineup.champion.id, lineup.previous) == (other.id, None)
-    assert told(home).refused is None
+    assert told(traffic.home).refused is None
+
+
+def test_a_challenger_is_loaded_stands_on_trial_and_leaves_when_it_is_withdrawn(
+    traffic: Traffic, reloader: Reloader, lineup: Lineup, own: Release, other: Release
+) -> None:
+    number = trial(traffic, own.id, other.id)
+
+    reloader.begin()
+    standing, said = lineup.standing, told(traffic.home)
+    change_plan(traffic, own.id, Change("rollback", "ann", "worse"), now=NOW)
+    reloader.begin()
+
+    assert standing.champion is own
+    assert standing.challenger is not None
+    assert standing.challenger.id == other.id
+    assert standing.trial == standing.plan
+    assert said == Worker(os.getpid(), own.id, None, other.id, plan=number)
+    assert (lineup.standing.challenger, lineup.standing.trial) == (None, None)
+    assert set(lineup.standing.loaded) == {own.id}
+
+
+def test_a_promoted_challenger_decides_without_being_loaded_again(
+    traffic: Traffic, lineup: Lineup, own: Release, other: Release
+) -> None:
+    loaded: list[str] = []
+
+    def load(release: str) -> Release:
+        loaded.append(release)
+        return other
+
+    reloader = make_reloader(traffic, lineup, load)
+    trial(traffic, own.id, other.id)
+    reloader.begin()
+
+    change_plan(traffic, own.id, Change("promote", "ann", "better"), now=NOW)
+    reloader.begin()
+
+    assert (lineup.champion, lineup.previous, loaded) == (other, own, [other.id])
+
+
+def test_a_challenger_whose_columns_this_code_can_not_compute_is_not_tried_and_the_champion_goes_on(
+    traffic: Traffic, lineup: Lineup, own: Release, other: Release, releases: Path
+) -> None:
+    foreign = make_release(releases, code_hash="of-another-code")
+    write(traffic, own.id, other.id, own.id)
+    trial(traffic, own.id, foreign.id)
+    reloader = make_reloader(
+        traffic, lineup, lambda i: load_release(releases / i, code_hash=own.manifest["code_hash"])
+    )
+
+    reloader.begin()
+
+    assert (lineup.champion.id, lineup.standing.challenger) == (other.id, None)
+    assert lineup.standing.trial is None
+    assert "of-another-code" in (told(traffic.home).refused or "")
 
 
 def test_a_change_is_taken_while_the_loop_goes_on_and_loaded_in_a_thread(
-    home: Path, lineup: Lineup, own: Release, other: Release, releases: Path
+    traffic: Traffic, lineup: Lineup, own: Release, other: Release, releases: Path
 ) -> None:
     outcomes: list[str] = []
     threads: list[bool] = []
@@ -132,13 +225,20 @@ def test_a_change_is_taken_while_the_loop_goes_on_and_loaded_in_a_thread(
                 threads.append(True)
             return load_release(releases / release_id)
 
-        reloader = Reloader(home, lineup, load, home / "run" / "1", reloaded=outcomes.append)
+        reloader = Reloader(
+            traffic,
+            nothing,
+            lineup,
+            load,
+            traffic.home / "run" / "1",
+            reloaded=outcomes.append,
+        )
         reloader.begin()
         task = asyncio.create_task(reloader.watch())
-        write_plan(home, Plan(own.id, other.id))
+        write(traffic, own.id, other.id)
         reloader.call()
         turns = 0
-        while not outcomes:
+        while "taken" not in outcomes or lineup.champion.id != other.id:
             await asyncio.sleep(0.001)
             turns += 1
         task.cancel()
@@ -147,12 +247,58 @@ def test_a_change_is_taken_while_the_loop_goes_on_and_loaded_in_a_thread(
     turns = asyncio.run(asyncio.wait_for(scene(), 30))
 
     assert turns > 1
-    assert (outcomes, threads) == (["taken"], [True])
-    assert lineup.champion.id == other.id
+    assert set(outcomes) == {"taken"}
+    assert threads == [True]
+
+
+def test_a_change_made_on_another_host_arrives_through_the_store(
+    traffic: Traffic, lineup: Lineup, own: Release, other: Release, home: Path, store_url: str,
+    project: str,
+) -> None:  # fmt: skip
+    elsewhere = Traffic(home / "elsewhere", store_url, project)
+    hot = HotStore(store_url, Commands(project, VIEWS), budget_s=1.0)
+
+    async def scene() -> None:
+        reloader = make_reloader(
+            traffic, lineup, lambda _: other, lambda: hot.last(plan_key(project))
+        )
+        reloader.begin()
+        task = asyncio.create_task(reloader.watch())
+        await asyncio.to_thread(trial, elsewhere, own.id, other.id)
+        while lineup.standing.challenger is None:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    loops.run(hot, asyncio.wait_for(scene(), 30))
+
+    assert mirrored(home) == elsewhere.current()
+    elsewhere.close()
+
+
+def test_without_the_store_a_change_of_the_home_is_followed(
+    lineup: Lineup, own: Release, other: Release, home: Path, project: str
+) -> None:
+    traffic = Traffic(home, NOWHERE, project)
+    hot = HotStore(NOWHERE, Commands(project, VIEWS))
+
+    async def scene() -> None:
+        reloader = make_reloader(
+            traffic, lineup, lambda _: other, lambda: hot.last(plan_key(project))
+        )
+        reloader.begin()
+        task = asyncio.create_task(reloader.watch())
+        await asyncio.to_thread(trial, traffic, own.id, other.id)
+        while lineup.standing.challenger is None:
+            await asyncio.sleep(0.01)
+        task.cancel()
+
+    loops.run(hot, asyncio.wait_for(scene(), 30))
+
+    assert told(home).challenger == other.id
 
 
 def test_a_release_whose_loading_breaks_is_refused_and_the_next_plan_is_followed(
-    home: Path, lineup: Lineup, own: Release, other: Release
+    traffic: Traffic, lineup: Lineup, own: Release, other: Release
 ) -> None:
     broken = True
 
@@ -161,11 +307,11 @@ def test_a_release_whose_loading_breaks_is_refused_and_the_next_plan_is_followed
             raise RuntimeError("no such symbol")
         return other
 
-    reloader = Reloader(home, lineup, load, home / "run" / "1")
-    write_plan(home, Plan(own.id, other.id))
+    reloader = make_reloader(traffic, lineup, load)
+    write(traffic, own.id, other.id)
 
     reloader.begin()
-    refused, stood = told(home).refused, lineup.champion
+    refused, stood = told(traffic.home).refused, lineup.champion
     broken = False
     reloader.begin()
 
@@ -173,48 +319,16 @@ def test_a_release_whose_loading_breaks_is_refused_and_the_next_plan_is_followed
     assert (stood, lineup.champion) == (own, other)
 
 
-# ---------------------------------------------------------------- the plan's file
-
-
-def test_a_plan_is_read_as_it_was_written_and_each_writing_has_a_stamp_of_its_own(
-    home: Path,
-) -> None:
-    plan = Plan("a" * 32, "b" * 32, "c" * 32, "better on the last week")
-
-    first = write_plan(home, plan)
-    second = write_plan(home, plan)
-
-    assert read_plan(home) == plan
-    assert 0 < first < second == stamp_of(home)
-    assert decides(home, "a" * 32) == "b" * 32
-    assert decides(home, "d" * 32) == "d" * 32
-
-
-def test_where_there_is_no_plan_there_is_none(home: Path) -> None:
-    assert (read_plan(home), stamp_of(home), decides(home, "a" * 32)) == (None, 0, "a" * 32)
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", '{"bento": "x", "champion": "../../etc"}', '{"champion": 7}'],
-)
-def test_what_is_no_plan_is_refused_with_the_way_out(home: Path, content: str) -> None:
-    plan_file(home).write_text(content)
-
-    with pytest.raises(ReleaseError, match=r"traffic\.json can't be read .*switchyard reload"):
-        read_plan(home)
-
-
 # ---------------------------------------------------------------- who serves
 
 
 def test_only_living_services_and_workers_are_listed(home: Path) -> None:
     gone = 2**22 + 1  # beyond the kernel's largest process id
-    tell(run_folder(home, gone), Worker(gone, "a" * 32, None, 0))
+    tell(run_folder(home, gone), Worker(gone, "a" * 32, None, None, 0))
 
     own_folder = open_run_folder(home, "b" * 32)
-    tell(own_folder, Worker(gone, "a" * 32, None, 0))
-    tell(own_folder, Worker(os.getpid(), "b" * 32, None, 0))
+    tell(own_folder, Worker(gone, "a" * 32, None, None, 0))
+    tell(own_folder, Worker(os.getpid(), "b" * 32, None, None, 0))
 
     assert not run_folder(home, gone).exists()
     assert services(home) == [Service(os.getpid(), "b" * 32)]
