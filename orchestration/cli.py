@@ -25,7 +25,7 @@ from switchyard.settings import Settings
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
 BENCHES = ("batch", "demo", "faults", "features", "hostile", "journal", "ladder", "online-sync",
-           "scoring", "serving", "traffic")  # fmt: skip
+           "rollout", "scoring", "serving", "traffic")  # fmt: skip
 """Modules of ``benchmarks`` that a person runs."""
 
 

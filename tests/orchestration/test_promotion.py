@@ -25,6 +25,7 @@ from switchyard.settings import Settings
 from tests import promoting
 from tests.homes import close, in_home, open_small
 from tests.releases import make_release
+from tests.senders import sending
 from tests.served import make_body
 
 
@@ -211,13 +212,17 @@ def test_a_bento_is_carried_in_under_the_champion_that_decides(two: Two) -> None
     two.agree_on(before.champion, bento=two.second)
 
 
-def test_a_release_is_deployed_by_a_request_as_a_job_of_its_own(two: Two) -> None:
+def test_a_release_is_deployed_by_a_request_and_no_other_request_is_lost(two: Two) -> None:
     running = deployment.current(two.settings)
     assert running is not None
     other = two.second if running.release != two.second else two.first
     body = {"release": other, "by": "ann", "why": "it was asked for"}
 
-    with httpx.Client(base_url=running.url, timeout=10) as client:
+    port = httpx.URL(running.url).port or 0
+    with (
+        httpx.Client(base_url=running.url, timeout=10) as client,
+        sending(port, kept=3, fresh=2, pause_s=0.02) as sent,
+    ):
         accepted = client.post("/v1/models/fraud/deploy", json=body)
         assert accepted.status_code == 202, accepted.text
         job = f"/v1/jobs/{accepted.json()['job_id']}"
@@ -227,6 +232,8 @@ def test_a_release_is_deployed_by_a_request_as_a_job_of_its_own(two: Two) -> Non
             time.sleep(0.1)
 
     assert (told["status"], told["error"], told["release"]) == ("done", None, other)
+    assert sent.other == {}
+    assert set(sent.releases) == {running.release, other}
     two.agree_on(other)
     assert two.services() == 1
     kept = last_record(two)
