@@ -221,7 +221,7 @@ def test_a_release_is_deployed_by_a_request_and_no_other_request_is_lost(two: Tw
     port = httpx.URL(running.url).port or 0
     with (
         httpx.Client(base_url=running.url, timeout=10) as client,
-        sending(port, kept=3, fresh=2, pause_s=0.02) as sent,
+        sending(port, kept=4, fresh=1, pause_s=0.02) as sent,
     ):
         accepted = client.post("/v1/models/fraud/deploy", json=body)
         assert accepted.status_code == 202, accepted.text
