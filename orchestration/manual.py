@@ -72,21 +72,12 @@ def manual_jobs(executor: dg.ExecutorDefinition) -> list[dg.JobDefinition]:
 
 def run_promotion(settings: Settings, release_id: str, *, who: str, why: str) -> None:
     """Run 'promote' in this process. Raises RunFailedError with the reason if nothing came of it."""
-    config = {"release": release_id, "who": who, "why": why}
-    _run(settings, "promote", {"promote_release": {"config": config}})
-
-
-def run_rollback(settings: Settings, *, who: str, why: str) -> None:
-    """Run 'roll_back' in this process. Raises RunFailedError with the reason if nothing came of it."""
-    _run(settings, "roll_back", {"roll_back_release": {"config": {"who": who, "why": why}}})
-
-
-def _run(settings: Settings, job: str, ops: dict[str, Any]) -> None:
     from orchestration.definitions import build_definitions
     from orchestration.runs import run_job
 
+    config = {"promote_release": {"config": {"release": release_id, "who": who, "why": why}}}
     with dg.DagsterInstance.get() as instance:
-        run_job(build_definitions(settings), job, instance, config={"ops": ops})
+        run_job(build_definitions(settings), "promote", instance, config={"ops": config})
 
 
 def _told(moved: Moved, reason: Reason) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def assets() -> list[dg.AssetsDefinition]:
     @dg.asset(
         group_name=GROUP,
         deps=["release"],
-        description="The release as a version of the registered model 'fraud', alias 'challenger'.",
+        description="The release as a version of the registered model 'fraud', alias 'challenger' unless it is champion.",
         owners=OWNERS,
         kinds={"mlflow"},
     )
@@ -78,7 +78,8 @@ def assets() -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         release_id, uri = candidate_of(settings), settings.mlflow_tracking_uri
         version = registry.register(mlflow, uri, release_id, settings.releases / release_id)
-        registry.set_alias(uri, "challenger", release_id)
+        if registry.release_of(uri, "champion") != release_id:
+            registry.set_alias(uri, "challenger", release_id)
         return dg.MaterializeResult(metadata={"version": version, "release": release_id})
 
     @dg.asset(
