@@ -86,10 +86,10 @@ class Gateway:
         """
         ApiKeys.parse(self._settings.api_keys).refuse_open_address(self._settings.host)
         with self._alone():
-            port = self._port() or free_port(self._settings.port)
+            known = self._port()
+            port = known or free_port(self._settings.port)
             config = json.dumps(self._caddy(port), indent=1) + "\n"
-            changed = not self._config.exists() or self._config.read_text() != config
-            if changed:
+            if known is None or not self._config.exists() or self._config.read_text() != config:
                 self._end()
                 write_text(config, self._config)
                 wanted = {"wanted": self._settings.port, "port": port}

@@ -128,6 +128,21 @@ def test_killed_it_is_started_again_and_stopped_it_is_not(opened: Open) -> None:
         assert not gateway.running()
 
 
+def test_stopped_and_started_again_it_stays_where_it_was_and_is_left_alone(opened: Open) -> None:
+    gateway, settings = opened()
+    with answering("one") as port:
+        gateway.point(port)
+        url = gateway.url
+        gateway.stop()
+
+        gateway.point(port)
+        again = process_of(["--config", str(settings.home / "gateway" / "caddy.json")])
+        gateway.point(port)
+
+        assert gateway.url == url
+        assert process_of(["--config", str(settings.home / "gateway" / "caddy.json")]) == again
+
+
 def test_where_its_port_is_taken_it_listens_on_the_next_and_stays_there(opened: Open) -> None:
     with answering("a stranger") as taken, answering("one") as port:
         gateway, _ = opened(port=taken)
