@@ -33,25 +33,42 @@ class FeatureStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """A running decision service; ``code`` is the hash of the source that it was built from."""
+    """The service that answers: its Bento's release, the hash of the source that the Bento was built from,
+    its own port on the loopback, and the address of the gateway in front of it."""
 
-    url: str
-    pid: int
     release: str
+    code: str
+    port: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a promotion or a rollback came to: who answers, who decides, who did, and after how long."""
+
+    deployed: Deployed
+    champion: str
     replaced: str | None
     seconds: float
-    code: str = ""
 
 
 class Serving(Protocol):
-    """Packs a release as a Bento and runs it on this host."""
+    """Packs a release as a Bento and lets releases decide on this host."""
 
     def build(self, release_folder: Path) -> tuple[str, float]:
         """The Bento's tag and the seconds its build took (0.0 if it was there)."""
         ...
 
-    def deploy(self, release_id: str) -> Deployed:
-        """Start the release's Bento; replace the running one once the new one is ready."""
+    def promote(self, release_id: str, *, who: str, why: str, verdict: Sequence[str] = ()) -> Moved:
+        """Let the release's Bento answer and the release decide: aliases, record, plan and service at once."""
+        ...
+
+    def roll_back(self, *, who: str, why: str) -> Moved:
+        """Let the champion before decide again."""
+        ...
+
+    def recover(self) -> str | None:
+        """Complete or undo what a killed process left half-way; in words what was done."""
         ...
 
 

@@ -251,13 +251,19 @@ def online_sync(bench: Bench) -> dict[str, Any]:
     return _bench(bench, "online-sync")
 
 
+def rollout(bench: Bench) -> dict[str, Any]:
+    """Ten blue-green switches at 500 requests/s without a failed one; a promotion killed at every step."""
+    answer = _bench(bench, "rollout")
+    return answer | {"reached": "switches" in answer and not answer["failed"]}
+
+
 BARS: dict[str, Bar] = {
     bar.__name__: bar
     for bar in (
         demo_simulator, demo_handbook, backtest_seven_days, backtest_all_history, replay_100k,
         features, same_release, killed_anywhere, serving_closed, serving_bulk, serving_open,
         serving_hot_terminal, serving_soak, serving_faults, online_sync, hostile_requests,
-        batch_scoring, traffic_plan,
+        batch_scoring, rollout, traffic_plan,
     )
 }  # fmt: skip
 

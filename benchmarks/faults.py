@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,17 @@ import numpy as np
 import psutil
 import redis
 
-from assets.ports import Deployed
 from benchmarks.retrying import Client, Sent
 from benchmarks.served import Served, kill, set_home, start_service, stop, store_process
 from benchmarks.store_proxy import Mode, proxied, tell
 from benchmarks.world import World, close_world, make_world
-from bentos.fraud.build import build_bento, built_from
-from orchestration.deployment import LocalServing, wait_until_ready
+from bentos.fraud.build import build_bento
+from orchestration.deployment import Service, ensure_ready, some_port, wait_until_ready
 from orchestration.home import prepare_mlflow
 from switchyard.errors import ServiceError, SettingsError
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.recompute import recompute_journal
-from switchyard.lake import Lake, write_text
+from switchyard.lake import Lake
 from switchyard.learning.release import write_release
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving import valkey
@@ -89,7 +88,7 @@ class Scene:
         set_home(self.world, workers=WORKERS)
         served = start_service(self.world, PORT, environment)
         try:
-            wait_until_ready(served.url, served.process, served.log)
+            wait_until_ready(served.url, psutil.Process(served.process.pid), served.log)
             yield served
         finally:
             stop(served)
@@ -416,17 +415,13 @@ def _fill(filler: Path) -> None:
 
 
 def release_damaged(scene: Scene) -> Figures:
-    """Another release, damaged after its Bento was built, is deployed beside the one that serves."""
+    """Another release, damaged after its Bento was built, is started beside the one that serves."""
     settings, damaged = scene.world.settings, _damaged_release(scene.world)
     with scene.service() as served:
-        now = scene.world.release.id
-        code = built_from(settings.home / "bentoml", now) or ""
-        deployed = Deployed(served.url, served.process.pid, now, None, 0.0, code)
-        write_text(json.dumps(asdict(deployed)), settings.home / "deployment.json")
         client = scene.client(served)
         try:
-            LocalServing(settings).deploy(damaged)
-            words = "it was deployed"
+            ensure_ready(settings, Service(damaged, "", some_port()))
+            words = "it was started"
         except ServiceError as error:
             words = str(error)
         outcome = client.outcome()

@@ -24,7 +24,7 @@ from benchmarks.attacks import Attack, attacks, valid
 from benchmarks.served import Served, service
 from benchmarks.world import close_world, make_world
 from orchestration import screen
-from orchestration.deployment import free_port
+from orchestration.gateway import free_port
 from switchyard.errors import SettingsError
 
 ATTACKS = 10_000

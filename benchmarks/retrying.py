@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -38,15 +39,19 @@ class Sent:
 
 
 async def run(url: str, rate: float, seconds: float, patience_s: float) -> list[Sent]:
-    """Send ``rate`` transactions a second for ``seconds``, each for at most ``patience_s``."""
+    """Send ``rate`` transactions a second for ``seconds`` or until SIGTERM, each for at most ``patience_s``, 0: once."""
     connector = aiohttp.TCPConnector(limit=512)
     timeout = aiohttp.ClientTimeout(total=ATTEMPT_S)
+    enough = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         start, tasks = time.perf_counter(), []
         bodies = transactions()
         for i in range(int(rate * seconds)):
             if (wait := start + i / rate - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
+            if enough.is_set():
+                break
             tasks.append(asyncio.ensure_future(_settle(session, url, next(bodies), patience_s)))
         return list(await asyncio.gather(*tasks))
 
@@ -55,7 +60,7 @@ async def _settle(session: aiohttp.ClientSession, url: str, body: bytes, patienc
     sent = Sent(json.loads(body)["transaction_id"], time.time())
     started = time.perf_counter()
     headers = {"content-type": "application/json"}
-    while time.perf_counter() - started < patience_s:
+    while not sent.troubles or time.perf_counter() - started < patience_s:
         try:
             async with session.post(url, data=body, headers=headers) as reply:
                 answer = await reply.read()
@@ -80,6 +85,11 @@ class Client:
         options = [url, str(rate), str(seconds), str(patience_s)]
         command = [sys.executable, "-m", __name__, *options]
         self._process = Popen(command, stdout=PIPE, text=True, cwd=ROOT)
+
+    def end(self) -> list[Sent]:
+        """Have it send no more; what became of every transaction."""
+        self._process.terminate()
+        return self.outcome()
 
     def outcome(self) -> list[Sent]:
         """Wait for its end; what became of every transaction."""

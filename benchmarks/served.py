@@ -135,7 +135,7 @@ def service(world: World, port: int, workers: int = 1) -> Iterator[Served]:
     set_home(world, workers=workers)
     served = start_service(world, port)
     try:
-        wait_until_ready(served.url, served.process, served.log)
+        wait_until_ready(served.url, psutil.Process(served.process.pid), served.log)
         yield served
     finally:
         stop(served)

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from switchyard.settings import Settings
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
 BENCHES = ("batch", "canary", "demo", "faults", "features", "hostile", "journal", "ladder",
-           "online-sync", "scoring", "serving", "traffic")  # fmt: skip
+           "online-sync", "rollout", "scoring", "serving", "traffic")  # fmt: skip
 """Modules of ``benchmarks`` that a person runs."""
 
 
@@ -47,9 +48,18 @@ def main() -> None:
 
 
 def _open(**overrides: Any) -> Settings:
+    """The home made ready, and what a killed process left of its gateway or a promotion put right."""
+    from orchestration.gateway import Gateway
     from orchestration.home import open_home
 
-    return open_home(**overrides)
+    settings = open_home(**overrides)
+    Gateway(settings).keep()
+    if (settings.home / "promotion.json").exists():
+        from orchestration.promotion import recover
+
+        if done := recover(settings):
+            console.print(done, style="yellow")
+    return settings
 
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,23 +141,28 @@ def _settings_only(**overrides: Any) -> Settings:
 
 @main.command()
 def up() -> None:
-    """Start the embedded parts (the online store) and prepare the home."""
+    """Start the online store, prepare the home, and have what was deployed last answer again."""
     settings = _open()
+    from orchestration import deployment
     from orchestration.home import prepare_mlflow
 
     prepare_mlflow(settings)
-    console.print(f"home   {settings.home}\nstore  {os.environ['SWITCHYARD_REDIS_URL']}")
+    answers = deployment.up(settings)
+    console.print(
+        f"home     {settings.home}\nstore    {os.environ['SWITCHYARD_REDIS_URL']}\n"
+        f"service  {f'{answers.release} at {answers.url}' if answers else 'none was deployed yet'}"
+    )
 
 
 @main.command()
 def down() -> None:
-    """Stop the decision service, batch jobs and the embedded parts of this home; data stays."""
-    from orchestration import deployment
+    """Stop the gateway, the decision service, batch jobs and the store of this home; data stays."""
+    from orchestration import promotion
     from switchyard.fraud.batch_job import jobs_of
     from switchyard.serving import valkey
 
     settings = _settings_only()
-    service = deployment.stop(settings)
+    service = promotion.down(settings)
     jobs = jobs_of(settings).interrupt()
     store = valkey.stop(settings.home)
     console.print(f"service {'stopped' if service else 'was not running'}; "
@@ -179,15 +194,20 @@ def status(json_file: Path | None) -> None:
 @click.option("--port", type=int, help="Default: the setting 'port' (3000).")
 @click.option("--workers", type=int, help="Default: the setting 'workers' (1).")
 def serve(**options: Any) -> None:
-    """Serve the champion's Bento in the foreground: plain `bentoml serve`."""
+    """Serve the champion's Bento in the foreground, without the gateway: plain `bentoml serve`."""
     from assets.fraud.registry import release_of
     from orchestration import deployment
+    from orchestration.gateway import Gateway
 
     settings = _open(**options)
     champion = release_of(settings.mlflow_tracking_uri, "champion")
     if champion is None:
         raise ServiceError("there is no champion yet: run `switchyard demo`, or the job 'retrain'")
-    command = deployment.command(settings, champion, settings.port)
+    if Gateway(settings).running():
+        raise ServiceError(
+            "the deployed service answers behind this home's gateway: `switchyard down` ends both"
+        )
+    command = deployment.command(champion, settings.host, settings.port)
     os.execvpe(command[0], command, os.environ | deployment.environment(settings))
 
 
@@ -223,6 +243,7 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
     """Send those days' transactions to the running service, then recompute every journalled vector."""
     from orchestration import deployment
     from orchestration.demo import land_days, store_of
+    from orchestration.gateway import Gateway
     from switchyard.fraud.replay import ReplayPlan
     from switchyard.fraud.replay import replay as run_replay
 
@@ -234,10 +255,46 @@ def replay(json_file: Path | None, start: datetime, end: datetime, **options: An
     with console.status("landing the days and building their profiles"):
         land_days(settings, plan.start, plan.end)
     with screen.bar(console) as advance:
-        result = run_replay(settings, running.url, plan, store_of(settings), advance)
+        trust = Gateway(settings).trust
+        result = run_replay(settings, running.url, plan, store_of(settings), advance, trust)
     console.print(screen.key_values(result.as_dict()))
     _write_json(json_file, result.as_dict())
     sys.exit(1 if result.differences else 0)
+
+
+@main.command()
+@click.argument("release", required=False)
+@click.option("--who", default=getpass.getuser, help="Default: the user of this shell.")
+@click.option("--why", required=True, help="Kept with the run and in the record.")
+@json_option
+def deploy(json_file: Path | None, release: str | None, who: str, why: str) -> None:
+    """Let RELEASE decide (default: the champion, with this code), its Bento replacing the one that answers."""
+    settings = _open()
+    from assets.fraud.registry import release_of
+    from orchestration import promotion
+    from orchestration.manual import run_promotion
+
+    release = release or release_of(settings.mlflow_tracking_uri, "champion")
+    if release is None:
+        raise ServiceError("there is no champion yet: run `switchyard demo`, or name a RELEASE")
+    started = time.monotonic()
+    with console.status(f"deploying {release}"):
+        run_promotion(settings, release, who=who, why=why)
+    figures = promotion.agreement(settings) | {"seconds": round(time.monotonic() - started, 2)}
+    console.print(screen.key_values(figures))
+    _write_json(json_file, figures)
+
+
+@main.command()
+@click.argument("release")
+@click.option("--who", default=getpass.getuser, help="Default: the user of this shell.")
+@click.option("--why", required=True, help="What it rests on; kept with the approval.")
+def approve(release: str, who: str, why: str) -> None:
+    """Say that RELEASE may be promoted; needed of a second person where 'four_eyes' is set."""
+    from switchyard.serving.approval import approve
+
+    approve(_settings_only(), release, who=who, why=why)
+    console.print(f"{who} approves of {release}: {why}")
 
 
 @main.group()
@@ -270,6 +327,10 @@ def _change(json_file: Path | None = None, **fields: Any) -> None:
 
     change = asked(fields)
     done = change_traffic(_settings_only(), change)
+    if done.before.champion != done.after.champion:
+        from orchestration.promotion import recover
+
+        recover(_open())
     console.print(screen.key_values(done.as_dict()))
     _write_json(json_file, done.as_dict())
 

@@ -18,13 +18,14 @@ import psutil
 
 from orchestration import deployment
 from orchestration.definitions import build_definitions
+from orchestration.gateway import Gateway
 from orchestration.home import exports
 from orchestration.runs import Finding, fail_orphaned_runs, run_job
 from orchestration.worker import Worker
 from switchyard.errors import SkewError, SourceError
 from switchyard.fraud.bodies import transaction_body
 from switchyard.fraud.online import online_store_of
-from switchyard.fraud.replay import ReplayPlan, replay
+from switchyard.fraud.replay import ReplayPlan, Trust, replay
 from switchyard.fraud.sources import source_of
 from switchyard.fraud.sync import sync_activity
 from switchyard.lake import Lake
@@ -91,14 +92,15 @@ def run_demo(settings: Settings, worker: Worker, begun: Report, done: Report) ->
         now.findings = worker.run_job("publish")
         running = deployment.current(settings)
         assert running is not None, "the release job succeeded, so the service runs"
+        trust = Gateway(settings).trust
         release = load_release(settings.releases / running.release)
         now.figures = {"release": release.id, "url": running.url}
     with stage("one decision over HTTP") as now:
         now.findings = worker.run_job("land", days=(after, after))
-        now.figures = _one_decision(lake, after, running.url)
+        now.figures = _one_decision(lake, after, running.url, trust)
     with stage("replay and recompute") as now:
         plan = ReplayPlan(start=after, end=after, limit=REPLAYED, repeat=0.01, late=0.01)
-        replayed = replay(settings, running.url, plan, store_of(settings))
+        replayed = replay(settings, running.url, plan, store_of(settings), trust=trust)
         now.figures = replayed.as_dict()
         if replayed.differences:
             raise SkewError(
@@ -166,11 +168,11 @@ def store_of(settings: Settings) -> OnlineStore:
     return online_store_of(exports(settings)["SWITCHYARD_REDIS_URL"])
 
 
-def _one_decision(lake: Lake, day: date, url: str) -> dict[str, Any]:
+def _one_decision(lake: Lake, day: date, url: str, trust: Trust) -> dict[str, Any]:
     import httpx
 
     body = transaction_body(lake.read("transactions", day).slice(0, 1).to_pylist()[0])
-    reply = httpx.post(f"{url}/v1/predict", json=body, timeout=10)
+    reply = httpx.post(f"{url}/v1/predict", json=body, timeout=10, verify=trust)
     reply.raise_for_status()
     answer: dict[str, Any] = reply.json()
     return answer

@@ -1,105 +1,109 @@
-"""Deployment on this host: one decision service, replaced only when the next one is ready.
+"""Decision services as processes of this host: which one is to answer, starting, waiting, ending.
 
-The state is one file, ``deployment.json`` of the home: which release answers, where, as which process.
-A new release starts on a free port beside the running one, has to answer ``/readyz`` (which it does after
-a warm-up prediction), and only then becomes the one that is named; the old one drains and ends.
+``deployment.json`` of the home names the service that the gateway leads to. A service is known by its command line
+(release and port), not by a process id: that holds over kills and restarts. Not here: moving from one to another
+as a whole (``promotion``), the gateway itself (``gateway``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import msgspec
 import psutil
 
 from assets.ports import Deployed
-from bentos.fraud.build import build_bento, built_from
+from orchestration.gateway import Gateway
+from orchestration.process import alive_after, has_ended, process_of, start_apart
 from switchyard.errors import ServiceError
-from switchyard.fraud.online import traffic_of
 from switchyard.lake import write_text
-from switchyard.serving import valkey
-from switchyard.serving.plan import deployed
 from switchyard.settings import Settings
 
 READY_TIMEOUT_S = 90.0
 DRAIN_TIMEOUT_S = 30.0
+BEHIND_GATEWAY = "127.0.0.1"
 
 
-class LocalServing:
-    """Implements ``assets.ports.Serving`` with processes of this host."""
+class Service(msgspec.Struct, frozen=True):
+    """A service of this host: the release of its Bento, the hash of the Bento's source, its port."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    release: str
+    code: str
+    port: int
 
-    def build(self, release_folder: Path) -> tuple[str, float]:
-        started = time.perf_counter()
-        tag = build_bento(release_folder, self._settings.home / "bentoml")
-        return tag, time.perf_counter() - started
+    @property
+    def url(self) -> str:
+        """For this host alone; everybody else goes through the gateway."""
+        return f"http://{BEHIND_GATEWAY}:{self.port}"
 
-    def deploy(self, release_id: str) -> Deployed:
-        """Raises ServiceError with the end of the service's log if it does not become ready."""
-        started = time.perf_counter()
-        _reap(self._settings)
-        old = current(self._settings)
-        code = built_from(self._settings.home / "bentoml", release_id) or ""
-        if old and (old.release, old.code) == (release_id, code):
-            return old
-        port = free_port(self._settings.port)
-        process = start(self._settings, release_id, port)
-        _note_unsettled(self._settings, process.pid, old.pid if old else None)
-        url = f"http://{self._settings.host}:{port}"
-        wait_until_ready(url, process, log_of(self._settings, release_id))
-        new = Deployed(
-            url=url,
-            pid=process.pid,
-            release=release_id,
-            replaced=old.release if old else None,
-            seconds=time.perf_counter() - started,
-            code=code,
-        )
-        write_text(json.dumps(asdict(new), indent=1) + "\n", _state(self._settings))
-        _succeed(self._settings, new, old)
-        if old:
-            stop_process(old.pid)
-        _unsettled(self._settings).unlink()
-        return new
+    def process(self) -> psutil.Process | None:
+        """Its supervising process, None if it does not run."""
+        return process_of(_arguments(self.release, BEHIND_GATEWAY, self.port))
+
+
+def named(settings: Settings) -> Service | None:
+    """The service that is to answer, running or not; None if none was ever deployed."""
+    try:
+        return msgspec.json.decode(_state(settings).read_bytes(), type=Service)
+    except FileNotFoundError:
+        return None
 
 
 def current(settings: Settings) -> Deployed | None:
-    """The running service, or None if none was deployed or its process is gone."""
-    path = _state(settings)
-    if not path.exists():
+    """The service that answers, None if it does not run."""
+    service = named(settings)
+    if service is None or service.process() is None:
         return None
-    named = Deployed(**json.loads(path.read_text()))
-    return named if _is_service(named.pid) else None
+    url = Gateway(settings).url or service.url
+    return Deployed(service.release, service.code, service.port, url)
 
 
-def stop(settings: Settings) -> bool:
-    """Drain and end the running service; False if there was none."""
-    _reap(settings)
-    running = current(settings)
-    if running:
-        stop_process(running.pid)
-    _state(settings).unlink(missing_ok=True)
-    return running is not None
+def name(settings: Settings, service: Service) -> None:
+    """From now on ``service`` is to answer, and the gateway leads to it."""
+    write_text(msgspec.json.encode(service).decode() + "\n", _state(settings))
+    Gateway(settings).point(service.port)
 
 
-def command(settings: Settings, release_id: str, port: int) -> list[str]:
+def up(settings: Settings) -> Deployed | None:
+    """Have the service that is to answer do so, and the gateway; None if none was ever deployed."""
+    service = named(settings)
+    if service is None:
+        return None
+    ensure_ready(settings, service)
+    Gateway(settings).point(service.port)
+    return current(settings)
+
+
+def down(settings: Settings) -> bool:
+    """End the gateway and drain the service, which ``up`` starts again; False if it did not run."""
+    Gateway(settings).stop()
+    service = named(settings)
+    return service is not None and end(service)
+
+
+def ensure_ready(settings: Settings, service: Service) -> None:
+    """Start it unless it runs, and wait until it answers. Raises ServiceError, nothing being left of it."""
+    if service.process() is None:
+        start(settings, service)
+    try:
+        wait_until_ready(service.url, service.process(), log_of(settings, service.release))
+    except ServiceError:
+        end(service)
+        raise
+
+
+def command(release_id: str, host: str, port: int) -> list[str]:
     """Plain ``bentoml serve`` of the release's Bento."""
     return [
-        str(Path(sys.executable).with_name("bentoml")), "serve", f"fraud:{release_id}",
-        "--host", settings.host, "--port", str(port),
-    ]  # fmt: skip
+        str(Path(sys.executable).with_name("bentoml")),
+        *_arguments(release_id, host, port),
+    ]
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -107,34 +111,27 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         "SWITCHYARD_HOME": str(settings.home),
         "SWITCHYARD_HOST": settings.host,
+        "SWITCHYARD_PORT": str(settings.port),
         "SWITCHYARD_WORKERS": str(settings.workers),
     }
 
 
-def start(settings: Settings, release_id: str, port: int) -> subprocess.Popen[bytes]:
-    """Start the service in a session of its own; its output goes to a log of the home."""
-    log = log_of(settings, release_id)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command(settings, release_id, port),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env=os.environ | environment(settings),
-            preexec_fn=_listen_to_signals,
-        )
+def start(settings: Settings, service: Service) -> None:
+    """Start it behind the gateway; its output goes to a log of the home."""
+    start_apart(
+        command(service.release, BEHIND_GATEWAY, service.port),
+        log_of(settings, service.release),
+        os.environ | environment(settings),
+    )
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_until_ready(url: str, process: psutil.Process | None, log: Path) -> None:
     """Return when ``/readyz`` answers 200. Raises ServiceError if the process ends or time runs out."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        if process is None or has_ended(process):
             raise ServiceError(
-                f"the service ended with code {process.returncode} before it was ready; "
-                f"the end of {log}:\n{_tail(log)}"
+                f"the service at {url} ended before it was ready; the end of {log}:\n{_tail(log)}"
             )
         try:
             if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
@@ -149,89 +146,53 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
     )
 
 
+def end(service: Service) -> bool:
+    """Drain and end a service; False if it did not run."""
+    process = service.process()
+    if process is not None:
+        stop_process(process.pid)
+    return process is not None
+
+
 def stop_process(pid: int) -> None:
-    """SIGTERM, so that it drains; SIGKILL to it and its workers if it outlives the time to drain."""
+    """SIGTERM, so that it drains; SIGKILL to it and its workers if it outlives the time to drain. Jobs that it
+    launched, in sessions of their own, go on."""
     try:
         parent = psutil.Process(pid)
+        family = [
+            p for p in (parent, *parent.children(recursive=True)) if _same_session(p.pid, pid)
+        ]
+        parent.send_signal(signal.SIGTERM)
     except psutil.NoSuchProcess:
         return
-    family = [parent, *parent.children(recursive=True)]
-    parent.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(family, timeout=DRAIN_TIMEOUT_S)
-    for process in alive:
+    for process in alive_after(family, DRAIN_TIMEOUT_S):
         process.kill()
 
 
-def _succeed(settings: Settings, new: Deployed, old: Deployed | None) -> None:
-    """In the new service its own release decides, and what decided before is the rung below it."""
-    traffic = traffic_of(settings.home, valkey.address_of(settings).url)
+def _same_session(one: int, other: int) -> bool:
     try:
-        traffic.change(
-            old.release if old else new.release,
-            lambda plan: deployed(plan, new.release),
-            who="deployment",
-            why="deployed as its own Bento",
-            now=datetime.now(UTC),
-        )
-    finally:
-        traffic.close()
+        return os.getsid(one) == os.getsid(other)
+    except ProcessLookupError:
+        return False
 
 
 def log_of(settings: Settings, release_id: str) -> Path:
     return settings.home / "logs" / f"service-{release_id[:12]}.log"
 
 
-def _unsettled(settings: Settings) -> Path:
-    """Names the processes of a deployment that is not over: which start, which are to end."""
-    return settings.home / "deployment.unsettled.json"
+def some_port() -> int:
+    """A port of the loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((BEHIND_GATEWAY, 0))
+        return int(probe.getsockname()[1])
 
 
-def _note_unsettled(settings: Settings, *pids: int | None) -> None:
-    processes = [{"pid": p, "started": psutil.Process(p).create_time()} for p in pids if p]
-    write_text(json.dumps(processes) + "\n", _unsettled(settings))
-
-
-def _reap(settings: Settings) -> None:
-    """End what a killed deployment left behind, all but the service that ``deployment.json`` names."""
-    path = _unsettled(settings)
-    if not path.exists():
-        return
-    named = current(settings)
-    for process in json.loads(path.read_text()):
-        pid = process["pid"]
-        if named and named.pid == pid:
-            continue
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if abs(psutil.Process(pid).create_time() - process["started"]) < 1:
-                stop_process(pid)
-    path.unlink()
+def _arguments(release_id: str, host: str, port: int) -> list[str]:
+    return ["serve", f"fraud:{release_id}", "--host", host, "--port", str(port)]
 
 
 def _state(settings: Settings) -> Path:
     return settings.home / "deployment.json"
-
-
-def _is_service(pid: int) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and "bentoml" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
-
-
-def free_port(wanted: int) -> int:
-    """The wanted port, or the next that nothing listens on."""
-    for port in range(wanted, wanted + 50):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise ServiceError(f"ports {wanted} to {wanted + 49} are all taken; set SWITCHYARD_PORT")
-
-
-def _listen_to_signals() -> None:
-    """A process started in the background of a script inherits SIGINT as ignored; undo that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _tail(log: Path, lines: int = 20) -> str:

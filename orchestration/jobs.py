@@ -6,7 +6,9 @@ import dagster as dg
 from dagster_mlflow import end_mlflow_on_run_finished
 from pydantic import Field
 
+from assets.ports import Serving
 from orchestration import traffic
+from orchestration.manual import manual_jobs
 from switchyard.settings import Settings
 
 STAGES = {
@@ -33,9 +35,13 @@ class Wanted(dg.Config):
 
 @dg.op(description="Change the plan; ends when every worker follows it.")
 def change_of_traffic(
-    context: dg.OpExecutionContext, config: Wanted, settings: dg.ResourceParam[Settings]
+    context: dg.OpExecutionContext,
+    config: Wanted,
+    settings: dg.ResourceParam[Settings],
+    serving: dg.ResourceParam[Serving],
 ) -> None:
     done = traffic.change_traffic(settings, traffic.asked(config.model_dump()))
+    serving.recover()  # aliases and record follow
     context.log.info("%s", done.as_dict())
     context.add_output_metadata({k: str(v) for k, v in done.as_dict().items()})
 
@@ -46,7 +52,7 @@ def change_traffic() -> None:
 
 
 def jobs(executor: dg.ExecutorDefinition) -> list[object]:
-    """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night.
+    """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night, and a person's own.
 
     Jobs that log to MLflow carry dagster-mlflow's hook, which ends their run there; a job without anything to
     log would open one.
@@ -68,6 +74,7 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
     nightly = landed | dg.AssetSelection.assets("feature_registry", "online_profiles")
     return [
         *by_stage,
+        *manual_jobs(executor),
         change_traffic,
         dg.define_asset_job(
             "land",

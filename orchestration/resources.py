@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster_mlflow import mlflow_tracking
 
-from orchestration.deployment import LocalServing
 from orchestration.feast import FeastFeatureStore
 from orchestration.home import EXPERIMENT, exports
+from orchestration.promotion import LocalServing
 from switchyard.fraud.online import cold_store_of, online_store_of
 from switchyard.fraud.raw import Source
 from switchyard.fraud.sources import source_of

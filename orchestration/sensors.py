@@ -5,8 +5,10 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from orchestration.promotion import out_of_step
 from switchyard.fraud.raw import Source
 from switchyard.lake import Lake, days_between
+from switchyard.settings import Settings
 
 MOST_PER_TICK = 10
 """Days asked for at one tick; the rest follows at the next."""
@@ -38,7 +40,22 @@ def sensors(by_name: dict[str, object], days: dg.PartitionsDefinition) -> list[d
             yield dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat())
         context.update_cursor(new[-1].isoformat())
 
-    return [on_new_day]
+    @dg.sensor(
+        name="on_unfinished_promotion",
+        job=by_name["finish_promotion"],
+        minimum_interval_seconds=60,
+        description="Watches for a promotion or rollback that was left half-way, and for aliases that do not "
+        "follow the plan.",
+    )
+    def on_unfinished_promotion(
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.RunRequest | dg.SkipReason:
+        left = out_of_step(settings)
+        if left is None:
+            return dg.SkipReason("Plan, aliases and running Bento agree.")
+        return dg.RunRequest(run_key=left)
+
+    return [on_new_day, on_unfinished_promotion]
 
 
 def _why_nothing(landed: list[date], after: date | None, last: date) -> str:

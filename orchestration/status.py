@@ -9,6 +9,7 @@ import dagster as dg
 
 from assets.fraud.registry import release_of
 from orchestration import deployment
+from orchestration.gateway import Gateway, reaches_service
 from orchestration.traffic import described
 from switchyard.errors import StoreError
 from switchyard.fraud.online import online_store_of
@@ -25,7 +26,8 @@ def status_of(settings: Settings) -> dict[str, Any]:
         "source": settings.source,
         "champion": release_of(settings.mlflow_tracking_uri, "champion"),
         "challenger": release_of(settings.mlflow_tracking_uri, "challenger"),
-        "service": _health(running.url) if running else "not running",
+        "previous": release_of(settings.mlflow_tracking_uri, "previous"),
+        "service": reaches_service(Gateway(settings)) if running else "not running",
         "serves": f"{running.release} at {running.url}" if running else None,
         "decides": decides(settings.home, running.release) if running else None,
         "trial": _trial(settings),
@@ -70,13 +72,3 @@ def _store(settings: Settings) -> str:
     except StoreError as error:
         return f"does not answer: {error}"
     return f"ready at {url}"
-
-
-def _health(url: str) -> str:
-    import httpx
-
-    try:
-        answer = httpx.get(f"{url}/readyz", timeout=2)
-    except httpx.TransportError as error:
-        return f"does not answer: {error}"
-    return "ready" if answer.status_code == 200 else f"not ready ({answer.status_code})"

@@ -6,10 +6,12 @@ change does (``switchyard.serving.plan``), where plans are kept (``switchyard.se
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from switchyard.errors import PlanError, ReleaseError, ServiceError
 from switchyard.fraud.online import traffic_of
 from switchyard.learning.release import check_release
 from switchyard.serving import valkey
+from switchyard.serving.approval import approver
 from switchyard.serving.plan import Change, Plan, Step
 from switchyard.serving.traffic import Traffic, change_plan, mirrored
 from switchyard.serving.workers import Worker, run_folder, services, workers
@@ -70,6 +73,7 @@ def change_traffic(settings: Settings, change: Change) -> Changed:
             change,
             now=datetime.now(UTC),
             check=lambda release: check_release(settings.releases / release),
+            may_decide=partial(approver, settings),
         )
 
     return follow(settings, made)
@@ -104,6 +108,12 @@ def follow(settings: Settings, made: Callable[[Traffic], tuple[Plan, Plan]]) -> 
     finally:
         traffic.close()
     return Changed(before, after, [w.pid for w in told], time.monotonic() - started)
+
+
+def current_plan(settings: Settings) -> Plan | None:
+    """The plan that holds, None before the first one."""
+    with contextlib.closing(traffic_of(settings.home, valkey.address_of(settings).url)) as traffic:
+        return traffic.current()
 
 
 def history_of(settings: Settings) -> list[Plan]:

@@ -89,6 +89,16 @@ class Settings(BaseSettings):
     mlflow_uri: Annotated[str | None, Field(description="None: SQLite in the home")] = None
     host: Annotated[str, Field(description="Address the service binds to")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="Port of the decision service")] = 3000
+    tls: Annotated[
+        bool | None, Field(description="TLS at the gateway; None: unless the host is a loopback")
+    ] = None
+    tls_certificate: Annotated[
+        Path | None, Field(description="PEM file with the chain; None: by the home's own CA")
+    ] = None
+    tls_key: Annotated[Path | None, Field(description="PEM file of the certificate's key")] = None
+    four_eyes: Annotated[
+        bool, Field(description="Whether a promotion needs the approval of a second person")
+    ] = False
     workers: Annotated[int, Field(ge=1, description="Worker processes of the service")] = 1
     api_keys: Annotated[
         str | None,
@@ -153,7 +163,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"'{root}' must be an absolute path")
         return roots
 
-    @field_validator("data", "column_map")
+    @field_validator("data", "column_map", "tls_certificate", "tls_key")
     @classmethod
     def _from_any_folder(cls, path: Path | None) -> Path | None:
         """The home remembers them, and its next command may run elsewhere."""
@@ -199,6 +209,11 @@ class Settings(BaseSettings):
     @property
     def jobs(self) -> Path:
         return self.home / "jobs"
+
+    @property
+    def deployments(self) -> Path:
+        """Jobs that deploy a release."""
+        return self.home / "deployments"
 
     @property
     def batch_folders(self) -> tuple[Path, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 import dagster as dg
 import mlflow
 
-from orchestration import deployment
+from orchestration import promotion
 from orchestration.definitions import build_definitions
 from orchestration.demo import as_of_config, demo_days
 from orchestration.home import exports, open_home, prepare_mlflow
@@ -163,7 +163,7 @@ def in_home(settings: Settings) -> Iterator[None]:
 
 def close(settings: Settings) -> None:
     """Stop the service and the store that were started for a home."""
-    deployment.stop(settings)
+    promotion.down(settings)
     valkey.stop(settings.home)
 
 

@@ -59,6 +59,11 @@ def set_alias(tracking_uri: str, alias: str, release_id: str) -> None:
     client.set_registered_model_alias(MODEL, alias, version)
 
 
+def remove_alias(tracking_uri: str, alias: str) -> None:
+    """Let ``alias`` name nothing."""
+    _client(tracking_uri).delete_registered_model_alias(MODEL, alias)
+
+
 def _client(tracking_uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 

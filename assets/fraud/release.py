@@ -1,7 +1,7 @@
 """Stage 'release': what passed the gates becomes files with an id, a version, a Bento, a running service.
 
-Here: the order of these steps and the aliases that follow them. Not here: what a release holds
-(``switchyard.learning.release``), how a Bento is built or run (behind ``assets.ports.Serving``).
+Here: the order of these steps. Not here: what a release holds (``switchyard.learning.release``), how a Bento is
+built, and how all that names a champion moves as one (behind ``assets.ports.Serving``).
 """
 
 import json
@@ -69,7 +69,7 @@ def assets() -> list[dg.AssetsDefinition]:
     @dg.asset(
         group_name=GROUP,
         deps=["release"],
-        description="The release as a version of the registered model 'fraud', alias 'challenger'.",
+        description="The release as a version of the registered model 'fraud', alias 'challenger' unless it is champion.",
         owners=OWNERS,
         kinds={"mlflow"},
     )
@@ -78,7 +78,8 @@ def assets() -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         release_id, uri = candidate_of(settings), settings.mlflow_tracking_uri
         version = registry.register(mlflow, uri, release_id, settings.releases / release_id)
-        registry.set_alias(uri, "challenger", release_id)
+        if registry.release_of(uri, "champion") != release_id:
+            registry.set_alias(uri, "challenger", release_id)
         return dg.MaterializeResult(metadata={"version": version, "release": release_id})
 
     @dg.asset(
@@ -97,22 +98,28 @@ def assets() -> list[dg.AssetsDefinition]:
     @dg.asset(
         group_name=GROUP,
         deps=["bento", "registered_model", "online_profiles", "online_activity"],
-        description="The Bento running on this host; the service before it ends only once this one is "
-        "ready. Then the alias 'champion' follows.",
+        description="The Bento answering behind the gateway of this host; the service before it ends only "
+        "once this one does. The plan and the alias 'champion' follow, or nothing changes.",
         owners=OWNERS,
         kinds={"bentoml"},
     )
     def deployment(
-        settings: dg.ResourceParam[Settings], serving: dg.ResourceParam[Serving]
+        context: dg.AssetExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        serving: dg.ResourceParam[Serving],
     ) -> dg.MaterializeResult:
-        running = serving.deploy(candidate_of(settings))
-        registry.set_alias(settings.mlflow_tracking_uri, "champion", running.release)
+        moved = serving.promote(
+            candidate_of(settings),
+            who=f"{context.job_name} {context.run_id}",
+            why="it passed the gates",
+            verdict=ALL_GATES,
+        )
         return dg.MaterializeResult(
             metadata={
-                "url": dg.MetadataValue.url(running.url),
-                "release": running.release,
-                "replaced": running.replaced or "nothing",
-                "seconds_until_ready": running.seconds,
+                "url": dg.MetadataValue.url(moved.deployed.url),
+                "release": moved.champion,
+                "replaced": moved.replaced or "nothing",
+                "seconds_until_ready": moved.seconds,
             }
         )
 

@@ -74,8 +74,8 @@ def do_job(settings: Settings, job: Job, advance: Callable[[str, int, int], None
     return score_file(
         Lake(settings.lake),
         load_release(Path(job.release_folder), threads=max(1, (os.cpu_count() or 1) // 2)),
-        allowed_path(job.input_uri, roots, "input_uri"),
-        allowed_path(job.output_uri, roots, "output_uri"),
+        allowed_path(job.input_uri or "", roots, "input_uri"),
+        allowed_path(job.output_uri or "", roots, "output_uri"),
         advance,
     )
 

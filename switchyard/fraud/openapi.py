@@ -15,6 +15,7 @@ import msgspec
 from switchyard.fraud.explain import ExplainBody, Explanation
 from switchyard.fraud.requests import LabelBody, TransactionBody
 from switchyard.serving.bulk import BulkBody, BulkReply
+from switchyard.serving.deploy_api import DeployBody
 from switchyard.serving.job_api import JobAccepted, JobBody
 from switchyard.serving.jobs import JOB_ID, JobStatus
 from switchyard.serving.plan import Change
@@ -67,7 +68,7 @@ def _parameter(name: str, where: str, pattern: str, says: str) -> Json:
 _RELEASE = _parameter(
     "release", "query", RELEASE_ID.pattern, "Decide by this release, if it is loaded"
 )
-_JOB = _parameter("job_id", "path", JOB_ID.pattern, "As POST /v1/batch_predict gave it")
+_JOB = _parameter("job_id", "path", JOB_ID.pattern, "As the answer 202 gave it")
 
 _PATHS: dict[str, tuple[_Path, ...]] = {
     "/v1/predict": (
@@ -93,8 +94,12 @@ _PATHS: dict[str, tuple[_Path, ...]] = {
             JobAccepted, JobBody, (404,), status=202,
         ),
     ),
+    "/v1/models/fraud/deploy": (
+        _Path("Let a release of the store answer and decide, blue-green", JobAccepted, DeployBody,
+              (404,), status=202),
+    ),
     "/v1/jobs/{job_id}": (
-        _Path("How far a batch job is", JobStatus, refuses=(404,), parameters=(_JOB,)),
+        _Path("How far a batch job or a deployment is", JobStatus, refuses=(404,), parameters=(_JOB,)),
     ),
     "/v1/traffic": (
         _Path("Who decides and who is on trial, and how that came", TrafficReply, refuses=(503,)),

@@ -8,6 +8,7 @@ transactions keep coming. Here: the stream and its sending. Not here: recomputin
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
 LATEST = timedelta(minutes=10)
+Trust = ssl.SSLContext | bool
 Advance = Callable[[str, int, int], None]
 
 
@@ -89,9 +91,11 @@ def replay(
     plan: ReplayPlan,
     store: OnlineStore,
     advance: Advance | None = None,
+    trust: Trust = True,
 ) -> Replayed:
     """Send the plan's days to the service at ``url``, then recompute what its journal says of them.
 
+    ``trust``: how its certificate is verified, if it has one.
     The days must be in the lake, with profiles. Raises ServiceError if a request is not answered with
     200, or a decision is not in the journal.
     """
@@ -99,7 +103,7 @@ def replay(
     stream, counts = stream_of(lake, settings, plan)
     told = advance or (lambda _what, _position, _total: None)
     cold = cold_store_of(settings.cold_store_url, settings.cold_store)
-    sender = _Sender(url, plan, lambda day: sync_profiles(lake, store, day, cold), told)
+    sender = _Sender((url, trust), plan, lambda day: sync_profiles(lake, store, day, cold), told)
     started = time.perf_counter()
     asyncio.run(sender.run(stream, lake))
     seconds = time.perf_counter() - started
@@ -156,9 +160,9 @@ class _Sender:
     """Sends a stream over a few connections and puts profiles online as event time passes 02:00."""
 
     def __init__(
-        self, url: str, plan: ReplayPlan, sync: Callable[[date], int], told: Advance
+        self, where: tuple[str, Trust], plan: ReplayPlan, sync: Callable[[date], int], told: Advance
     ) -> None:
-        self._url = url
+        self._url, self._trust = where
         self._plan = plan
         self._sync = sync
         self._told = told
@@ -169,7 +173,7 @@ class _Sender:
 
     async def run(self, stream: list[Sending], lake: Lake) -> None:
         queue: asyncio.Queue[Sending | None] = asyncio.Queue(maxsize=2 * self._plan.connections)
-        connector = aiohttp.TCPConnector(limit=self._plan.connections)
+        connector = aiohttp.TCPConnector(limit=self._plan.connections, ssl=self._trust)
         async with aiohttp.ClientSession(self._url, connector=connector) as session:
             workers = [
                 asyncio.create_task(self._work(session, queue))

@@ -11,15 +11,19 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from switchyard.errors import RequestError
 from switchyard.fraud.batch_job import job_api_of
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.online import traffic_of
 from switchyard.fraud.openapi import document
 from switchyard.learning.release import check_release, read_manifest
+from switchyard.serving.approval import approver
 from switchyard.serving.deadlines import BodyDeadline
+from switchyard.serving.deploy_api import DeployApi, launch
 from switchyard.serving.exposition import CONTENT_TYPE
 from switchyard.serving.http import (
     Answered,
@@ -31,6 +35,8 @@ from switchyard.serving.http import (
     Lookup,
     Post,
 )
+from switchyard.serving.job_api import JobApi
+from switchyard.serving.jobs import Jobs
 from switchyard.serving.keys import ApiKeys
 from switchyard.serving.limits import RateLimit, Room, rate_for
 from switchyard.serving.replies import Answer, encode
@@ -60,9 +66,16 @@ def routes_of(
     keys = ApiKeys.parse(settings.api_keys)
     jobs = job_api_of(settings, release_folder, lambda: service.engine.lineup.champion.id)
     jobs.wake()
-    posts = (*service.routes(), Post("/v1/batch_predict", _threaded(jobs.submit), "score"))
+    deployments = DeployApi(
+        Jobs(settings.deployments, time.time), settings.releases, lambda: launch(settings.home)
+    )
+    posts = (
+        *service.routes(),
+        Post("/v1/batch_predict", _threaded(jobs.submit), "score"),
+        Post("/v1/models/fraud/deploy", _threaded(deployments.submit), "admin"),
+    )
     gets = (
-        Get("/v1/jobs/", _threaded(jobs.status), "score"),
+        Get("/v1/jobs/", _threaded(lambda job_id: _status(job_id, jobs, deployments)), "score"),
         Get("/metrics", _threaded(lambda _part: Answer(200, scrape(), media=METRICS))),
         Get("/openapi.json", _always(Answer(200, encode(document()))), secret=False),
     )
@@ -85,6 +98,14 @@ def routes_of(
     }
 
 
+def _status(job_id: str, jobs: JobApi, deployments: DeployApi) -> Answer:
+    """Of whichever kind of job has that id."""
+    try:
+        return jobs.status(job_id)
+    except RequestError:
+        return deployments.status(job_id)
+
+
 def _traffic_api(
     settings: Settings, service: DecisionService, release_folder: Path, run: Path
 ) -> TrafficApi:
@@ -92,6 +113,7 @@ def _traffic_api(
         traffic_of(settings.home, service.engine.store.url),
         read_manifest(release_folder)["id"],
         check=lambda release: check_release(settings.releases / release, code_hash=code_hash()),
+        may_decide=partial(approver, settings),
         told=lambda: workers(run),
         now=lambda: datetime.now(UTC),
     )

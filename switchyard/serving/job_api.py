@@ -71,7 +71,8 @@ class JobApi:
         output = allowed_path(asked.output_uri, self._roots, "output_uri")
         _check(source, output)
         release, folder = self._release(asked.release)
-        job_id = self._jobs.submit(source.as_uri(), output.as_uri(), release, folder)
+        uris = {"input_uri": source.as_uri(), "output_uri": output.as_uri()}
+        job_id = self._jobs.submit(release, folder, **uris)
         self.wake()
         return Answer(202, encode(JobAccepted(job_id)))
 

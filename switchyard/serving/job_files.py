@@ -1,4 +1,4 @@
-"""One batch job's folder: what was asked, how far it is, how it ended, and whose it is at the moment.
+"""One job's folder: what was asked, how far it is, how it ended, and whose it is at the moment.
 
 The files appear whole; ``lock`` is held by the process that does the job, and the kernel drops it when that
 process dies. Not here: which job is next, and what is told of them (``jobs``).
@@ -23,14 +23,17 @@ _EVERY_S = 0.5
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What was asked for: read ``input_uri``, score it with the release, write ``output_uri``."""
+    """What was asked for: read ``input_uri``, score it with the release, write ``output_uri``; or, where
+    these are None, deploy the release for ``who``, because of ``why``."""
 
     job_id: str
-    input_uri: str
-    output_uri: str
     release: str
     release_folder: str
     submitted_at: float
+    input_uri: str | None = None
+    output_uri: str | None = None
+    who: str | None = None
+    why: str | None = None
 
 
 class Progress(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Batch jobs: a queue of folders. Who asks is told how far one is, who can does the next.
+"""Jobs, of batch scoring or of deployment: a queue of folders. Who asks is told how far one is, who can does the next.
 
 No state is kept anywhere else, so a job outlives the service, and whoever reads the folder knows as much as
 anybody. A job whose process died is queued again. Here: the queue and its words. Not here: the files of one
@@ -41,6 +41,7 @@ Run = Callable[[Job, Callable[[str, int, int], None]], int]
 
 class JobStatus(msgspec.Struct, frozen=True):
     """How far a job is. Times are in seconds since 1970; ``share`` is of ``rows_in_all``, from 0 to 1.
+    A deployment has no URIs and no rows.
 
     ``rows`` counts finished ones, ``eta_s`` the seconds until the end at the present pace; null where it
     is not known (yet). ``error`` says why a job failed.
@@ -48,8 +49,8 @@ class JobStatus(msgspec.Struct, frozen=True):
 
     job_id: str
     status: Status
-    input_uri: str
-    output_uri: str
+    input_uri: str | None
+    output_uri: str | None
     release: str
     rows: int
     rows_in_all: int | None
@@ -71,24 +72,26 @@ class Jobs:
 
     # ------------------------------------------------------------ for those who ask
 
-    def submit(self, input_uri: str, output_uri: str, release: str, release_folder: Path) -> str:
-        """The id of a new job, or of one that is open and the same. Raises RequestError 503 if too many
-        are open."""
+    def submit(self, release: str, release_folder: Path, **asked: str) -> str:
+        """The id of a new job, or of one that is open and the same; ``asked`` is what a Job has besides.
+
+        Raises RequestError 503 if too many are open.
+        """
         with self._alone():
             jobs = [job for job, _ in self._open()]
             for job in jobs:
-                if (job.input_uri, job.output_uri, job.release) == (input_uri, output_uri, release):
+                if job.release == release and all(getattr(job, k) == v for k, v in asked.items()):
                     return job.job_id
             if len(jobs) >= MOST_OPEN:
                 raise RequestError(
-                    f"{len(jobs)} batch jobs are waiting; send it again later",
+                    f"{len(jobs)} jobs are waiting; send it again later",
                     status=503,
                     retry_after_s=60,
                 )
             self._forget_old()
             now = self._clock()
             job_id = f"{int(now * 1e6):016x}{os.urandom(8).hex()}"  # in the order of submission
-            job = Job(job_id, input_uri, output_uri, release, str(release_folder), now)
+            job = Job(job_id, release, str(release_folder), now, **asked)
             JobFolder(self._folder / job_id).write(job)
         return job_id
 

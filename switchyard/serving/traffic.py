@@ -214,11 +214,13 @@ def change_plan(
     *,
     now: datetime,
     check: Callable[[str], object] = lambda _release: None,
+    may_decide: Callable[[str, str], object] = lambda _release, _who: None,
 ) -> tuple[Plan, Plan]:
     """What every door to the plan calls: command line, HTTP and jobs. The plans before and after.
 
     ``check`` raises ReleaseError for a release that can't be served; it is asked of each that the plan names
-    anew, but for the Bento's own. Raises PlanError if the change can't be made.
+    anew, but for the Bento's own. ``may_decide`` raises PlanError for a release that is to decide if that
+    person may not have it so. Raises PlanError if the change can't be made.
     """
 
     def step(plan: Plan) -> Plan:
@@ -226,6 +228,8 @@ def change_plan(
         for release in (after.champion, after.challenger):
             if release not in (None, bento, plan.champion, plan.previous, plan.challenger):
                 check(release)
+        if after.champion not in (plan.champion, plan.previous):
+            may_decide(after.champion, change.who)
         return after
 
     return traffic.change(bento, step, who=change.who, why=change.why, now=now)

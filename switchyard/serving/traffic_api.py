@@ -35,7 +35,8 @@ _decode = msgspec.json.Decoder(Change).decode
 class TrafficApi:
     """Answers for the service whose Bento carries the release ``bento``.
 
-    ``check`` raises ReleaseError for a release that can't be served here, ``told`` gives what the workers
+    ``check`` raises ReleaseError for a release that can't be served here, ``may_decide`` PlanError for one that
+    a person may not promote, ``told`` gives what the workers
     say; ``now`` is the time of a change.
     """
 
@@ -45,11 +46,12 @@ class TrafficApi:
         bento: str,
         *,
         check: Callable[[str], object],
+        may_decide: Callable[[str, str], object],
         told: Callable[[], list[Worker]],
         now: Callable[[], datetime],
     ) -> None:
         self._traffic, self._bento = traffic, bento
-        self._check, self._told, self._now = check, told, now
+        self._check, self._may_decide, self._told, self._now = check, may_decide, told, now
 
     def show(self, _part: str) -> Answer:
         """200 with plan and history."""
@@ -63,7 +65,14 @@ class TrafficApi:
         """
         change = read(_decode, body)
         try:
-            change_plan(self._traffic, self._bento, change, now=self._now(), check=self._check)
+            change_plan(
+                self._traffic,
+                self._bento,
+                change,
+                now=self._now(),
+                check=self._check,
+                may_decide=self._may_decide,
+            )
         except PlanError as error:
             raise RequestError(str(error), status=409) from None
         except ReleaseError as error:

@@ -188,7 +188,7 @@ def test_the_release_is_named_by_its_content_everywhere(served_home: Home) -> No
     assert running is not None
     assert running.release == folder.name
     assert registry.release_of(settings.mlflow_tracking_uri, "champion") == folder.name
-    assert registry.release_of(settings.mlflow_tracking_uri, "challenger") == folder.name
+    assert registry.release_of(settings.mlflow_tracking_uri, "challenger") is None
     assert (settings.home / "bentoml" / "bentos" / "fraud" / folder.name / "bento.yaml").exists()
 
 

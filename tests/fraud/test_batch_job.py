@@ -187,8 +187,8 @@ def test_a_link_that_leads_outside_by_the_time_of_the_job_fails_it(
     folder.mkdir()
     (tmp_path / "outside.parquet").write_bytes(b"")
     (folder / "in.parquet").symlink_to(tmp_path / "outside.parquet")
-    job = Job("0" * 32, f"file://{folder}/in.parquet", f"file://{folder}/out.parquet", release.id,
-              str(release.folder), 0.0)  # fmt: skip
+    job = Job("0" * 32, release.id, str(release.folder), 0.0,
+              f"file://{folder}/in.parquet", f"file://{folder}/out.parquet")  # fmt: skip
 
     with pytest.raises(RequestError, match="leads outside the folders"):
         batch_job.do_job(settings, job, lambda _what, _rows, _of: None)

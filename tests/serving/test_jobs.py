@@ -37,7 +37,8 @@ def jobs(tmp_path: Path) -> Jobs:
 
 
 def submit(jobs: Jobs, name: str = "a") -> str:
-    return jobs.submit(f"file:///in/{name}", f"file:///out/{name}", RELEASE, Path("/releases"))
+    uris = {"input_uri": f"file:///in/{name}", "output_uri": f"file:///out/{name}"}
+    return jobs.submit(RELEASE, Path("/releases"), **uris)
 
 
 def ten_rows(_job: Job, advance: Callable[[str, int, int], None]) -> int:
@@ -228,7 +229,7 @@ def test_too_many_waiting_jobs_are_refused_with_a_time_to_come_back(
     submit(jobs, "a")
     submit(jobs, "b")
 
-    with pytest.raises(RequestError, match="2 batch jobs are waiting") as caught:
+    with pytest.raises(RequestError, match="2 jobs are waiting") as caught:
         submit(jobs, "c")
 
     assert (caught.value.status, caught.value.retry_after_s) == (503, 60)
