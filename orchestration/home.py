@@ -27,6 +27,8 @@ EXPERIMENT = "fraud"
 _DAGSTER_YAML = """\
 telemetry:
   enabled: false
+nux:  # no invitation to a newsletter over the first page
+  enabled: false
 event_log_storage:
   module: orchestration.event_log
   class: SqliteEventLog
