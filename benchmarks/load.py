@@ -39,7 +39,7 @@ def transactions(*, int_ids: bool = False, hot_share: float = 0.0) -> Iterator[b
             b'{"transaction_id":"%b-%d","customer_id":%b%d%b,"terminal_id":%b%d%b,"amount":%d,'
             b'"event_timestamp":"%bZ"}'
             % (run, i, quote, i * 7919 % CUSTOMERS, quote, quote, terminal, quote, 5 + i % AMOUNTS,
-               datetime.now(UTC).isoformat()[:26].encode())
+               datetime.now(UTC).isoformat(timespec="microseconds")[:26].encode())
         )  # fmt: skip
 
 
