@@ -100,10 +100,15 @@ def demo(json_file: Path | None, scenario: str, bad: bool, **options: Any) -> No
     The scenario 'rollout' trains a second model and lets it take the champion's place by itself, or, with
     --bad, be withdrawn.
     """
-    if scenario == "rollout":
-        return _demo_rollout(json_file, bad, options)
-    if bad:
+    if bad and scenario != "rollout":
         raise click.UsageError("--bad is of the scenario 'rollout'")
+    if scenario == "rollout":
+        _demo_rollout(json_file, bad, options)
+    else:
+        _demo_lifecycle(json_file, options)
+
+
+def _demo_lifecycle(json_file: Path | None, options: dict[str, Any]) -> None:
     with screen.progress(console) as (begun, done):
         settings = _open(**options)
         from orchestration.worker import Worker
