@@ -235,7 +235,9 @@ def serve(**options: Any) -> None:
     settings = _open(**options)
     champion = release_of(settings.mlflow_tracking_uri, "champion")
     if champion is None:
-        raise ServiceError("there is no champion yet: run `switchyard demo`, or the job 'run_lifecycle'")
+        raise ServiceError(
+            "there is no champion yet: run `switchyard demo`, or the job 'run_lifecycle'"
+        )
     if Gateway(settings).running():
         raise ServiceError(
             "the deployed service answers behind this home's gateway: `switchyard down` ends both"

@@ -38,8 +38,10 @@ from switchyard.settings import Settings
 POLICY: dict[str, Any] = {
     "rollout_min_hours": 20,
     "rollout_min_decisions": 200,
-    "rollout_min_matured": 4_000,
-    "rollout_outcome_limit": 0.35,
+    "rollout_min_matured": 8_000,
+    "rollout_outcome_limit": 0.5,
+    "rollout_alpha_proof": 0.2,
+    "rollout_score_allowed": 2.0,
 }
 """Settings of the demonstration: a simulated day has some thousand decisions, so it asks for a smaller sample and shows
 less with it than the defaults do."""
@@ -52,7 +54,7 @@ LOOK_HOURS = 6
 SHADOW_RATE = 600.0
 """Transactions per second while the shadow judges: it does so when nobody waits, and a sender without pauses leaves no such
 moment."""
-TOO_HIGH = 1.0
+TOO_HIGH = 2.0
 """How far the scores of the bad challenger lie above those that its manifest promises, in log-odds."""
 PICTURE = "rollout.png"
 

@@ -164,9 +164,16 @@ class Settings(BaseSettings):
             gt=0, lt=1, description="How much worse than the control's each outcome may be at most"
         ),
     ] = 0.1
+    rollout_alpha_proof: Annotated[
+        float, Field(gt=0, lt=1, description="Level at which that is shown before 100 %")
+    ] = 0.05
     rollout_block_ratio: Annotated[
         float, Field(ge=1, description="Customers blocked, as a multiple of the control's, at most")
     ] = 1.1
+    rollout_score_allowed: Annotated[
+        float,
+        Field(ge=0, description="Distance of the mean log-odds from the control's, at most"),
+    ] = 0.5
     rollout_reviews_per_day: Annotated[
         float | None, Field(gt=0, description="What the analysts can review; None: no limit")
     ] = None

@@ -32,6 +32,9 @@ from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
 LATEST = timedelta(minutes=10)
+ASKED_AGAIN = 5
+"""Times that a request is sent again that was answered with 503: not now. It has the same id, so it counts once."""
+ASKED_AGAIN_S = 0.5
 Trust = ssl.SSLContext | bool
 Advance = Callable[[str, int, int], None]
 
@@ -241,13 +244,24 @@ class Sender:
     ) -> None:
         while (sending := await queue.get()) is not None:
             started = time.perf_counter()
-            try:
-                async with session.post(sending.path, json=sending.body) as reply:
-                    await reply.read()
-                    self.statuses[str(reply.status)] += 1
-            except aiohttp.ClientError as error:
-                self.statuses[type(error).__name__] += 1
+            status = await _answered(session, sending)
+            for _ in range(ASKED_AGAIN):
+                if status != "503":
+                    break
+                await asyncio.sleep(ASKED_AGAIN_S)
+                status = await _answered(session, sending)
+            self.statuses[status] += 1
             self.latencies_ms.append((time.perf_counter() - started) * 1e3)
+
+
+async def _answered(session: aiohttp.ClientSession, sending: Sending) -> str:
+    """The status that it was answered with, or the name of what went wrong on the way."""
+    try:
+        async with session.post(sending.path, json=sending.body) as reply:
+            await reply.read()
+            return str(reply.status)
+    except aiohttp.ClientError as error:
+        return type(error).__name__
 
 
 def _replayed(
