@@ -86,7 +86,7 @@ class Gateway:
         """
         ApiKeys.parse(self._settings.api_keys).refuse_open_address(self._settings.host)
         with self._alone():
-            known = self._port()
+            known = self._port(self._settings.port)
             port = known or free_port(self._settings.port)
             config = json.dumps(self._caddy(port), indent=1) + "\n"
             if known is None or not self._config.exists() or self._config.read_text() != config:
@@ -117,13 +117,13 @@ class Gateway:
 
     # ------------------------------------------------------------ the process
 
-    def _port(self) -> int | None:
-        """The port that it has listened on since it was first started for this setting."""
+    def _port(self, wanted: int | None = None) -> int | None:
+        """The port that it listens on since its start, for the setting ``wanted`` (None: for whichever)."""
         try:
             listens = json.loads(self._listens.read_text())
         except FileNotFoundError:
             return None
-        return int(listens["port"]) if listens["wanted"] == self._settings.port else None
+        return int(listens["port"]) if wanted in (None, listens["wanted"]) else None
 
     def _command(self) -> list[str]:
         beside = Path(sys.executable).with_name("caddy")

@@ -110,7 +110,7 @@ def assets() -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         moved = serving.promote(
             candidate_of(settings),
-            who=f"{context.job_name} {context.run_id}",
+            who=f"{context.run.job_name} {context.run.run_id}",
             why="it passed the gates",
             verdict=ALL_GATES,
         )

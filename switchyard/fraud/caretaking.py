@@ -123,6 +123,11 @@ class Caretaker:
         if server != self._server:
             if self._lost_what_it_gave(epoch):
                 return True
+            if policy := self._store.evicts():
+                _log.error(
+                    "the online store drops keys when it is full (maxmemory-policy %s): a reply that is dropped "
+                    "can be decided twice, and an activity is lost; set noeviction", policy,
+                )  # fmt: skip
             self._server = server
         return False
 

@@ -192,9 +192,18 @@ class OnlineStore:
 
     def server(self) -> str:
         """Which server answers: another one after each start, and where a replica has taken over."""
-        (told,) = self._tell([command(b"INFO", b"server")])
+        return self._info("server").get("run_id", "")
+
+    def evicts(self) -> str | None:
+        """The policy by which it drops keys when its memory is full; None if it refuses writes instead."""
+        told = self._info("memory")
+        policy = told.get("maxmemory_policy", "noeviction")
+        return None if policy == "noeviction" or told.get("maxmemory") == "0" else policy
+
+    def _info(self, section: str) -> dict[str, str]:
+        (told,) = self._tell([command(b"INFO", section.encode())])
         lines = told.decode(errors="replace").split() if isinstance(told, bytes) else []
-        return next((line for line in lines if line.startswith("run_id:")), "")
+        return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def activity_cutoff(self) -> int | None:
         """Event time (microseconds) up to which a sync filled the store, None: never."""

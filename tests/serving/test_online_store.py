@@ -258,6 +258,27 @@ def test_replies_are_kept_for_the_time_given_and_replace_none(
     assert 0 < raw.ttl(store.commands.decision_key("t2")) <= 60
 
 
+@pytest.mark.parametrize(
+    ("limit", "policy", "told"),
+    [
+        ("0", "allkeys-lru", None),
+        ("100mb", "noeviction", None),
+        ("100mb", "volatile-ttl", "volatile-ttl"),
+    ],
+)
+def test_a_store_that_would_drop_keys_says_so(
+    store: OnlineStore, raw: redis.Redis, limit: str, policy: str, told: str | None
+) -> None:
+    before = {name: raw.config_get(name)[name] for name in ("maxmemory", "maxmemory-policy")}
+    raw.config_set("maxmemory", limit)
+    raw.config_set("maxmemory-policy", policy)
+    try:
+        assert store.evicts() == told
+    finally:
+        for name, value in before.items():
+            raw.config_set(name, value)
+
+
 # ---------------------------------------------------------------- idempotency
 
 
