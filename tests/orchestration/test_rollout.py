@@ -22,7 +22,7 @@ from switchyard.lake import Lake
 from switchyard.learning.thresholds import Thresholds
 from switchyard.settings import Settings, load_settings
 from tests.homes import close, in_home, open_small
-from tests.orchestration.test_promotion import pack
+from tests.packing import pack
 from tests.releases import SUSPICIOUS_AMOUNT
 
 DAY = date(2026, 3, 1)
