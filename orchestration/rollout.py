@@ -241,6 +241,10 @@ def _act(settings: Settings, seen: Look) -> Look:
 
 def _promote(settings: Settings, seen: Look, told: dict[str, str]) -> Look:
     assert seen.release is not None, "a promotion is of a release"
+    now = current_plan(settings)
+    if now is not None and now.number != seen.number:
+        told_of = f"the plan has changed: it is number {now.number} by now, not {seen.number}"
+        return Look("hold", (told_of,), seen.release, None, now.number, seen.figures)
     try:
         promotion.promote(settings, seen.release, verdict=seen.reasons, **told)
     except PlanError as error:  # it lacks an approval

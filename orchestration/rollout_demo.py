@@ -8,7 +8,7 @@ rollout does (``rollout``), the traffic (``switchyard.fraud.replay``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,10 @@ class Moment:
 
     @property
     def share(self) -> float:
-        """Of the challenger, as the judge saw it."""
-        return float(self.look.figures.get("share", 0.0))
+        """Of the challenger, after the look."""
+        ended = {"promote": 1.0, "rollback": 0.0}
+        held = ended.get(self.look.action, self.look.figures.get("share", 0.0))
+        return float(self.look.share or held)
 
     @property
     def decisions(self) -> int:
@@ -168,16 +170,16 @@ class Traffic:
             end = start + timedelta(hours=LOOK_HOURS)
             first_us, past_us = (int(moment.timestamp() * 1e6) for moment in (start, end))
             part = [each for each in stream if first_us <= each.leaves_us < past_us]
-            self._send(part, [sync for sync in syncs if first_us <= sync[0] < past_us])
+            self._send(plan, part, [sync for sync in syncs if first_us <= sync[0] < past_us])
             yield end, part
 
-    def _send(self, part: list[Sending], syncs: list[tuple[int, date]]) -> None:
+    def _send(self, plan: ReplayPlan, part: list[Sending], syncs: list[tuple[int, date]]) -> None:
         running = deployment.current(self._settings)
         if running is None:
             raise ServiceError("the service that was deployed has ended; its log says why")
-        plan = ReplayPlan(start=date.min, end=date.min, rate=self.rate)
         where = (running.url, Gateway(self._settings).trust)
-        Sender(where, plan, self._sync, _silently).send(part, syncs)
+        paced = replace(plan, rate=self.rate)
+        Sender(where, paced, self._sync, _silently).send(part, syncs)
 
     def _sync(self, day: date) -> int:
         return sync_profiles(self._lake, self._store, day, self._cold)

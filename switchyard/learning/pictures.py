@@ -139,7 +139,7 @@ def rollout_timeline(
         ("Matured decisions of an arm", matured, matured_needed),
     )
     for axes, (title, values, line), colour in zip(rows, panels, COLOURS, strict=False):
-        axes.step(moments, np.asarray(values), where="pre", color=colour, linewidth=1.8)
+        axes.step(moments, np.asarray(values), where="post", color=colour, linewidth=1.8)
         axes.set_title(title, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
