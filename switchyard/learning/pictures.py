@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,7 +132,7 @@ def rollout_timeline(
 
     figure = Figure(figsize=(8.4, 6.6), layout="constrained")
     rows = figure.subplots(3, 1, sharex=True)
-    moments = np.asarray(when, dtype="datetime64[us]")
+    moments = np.array([_in_utc(moment) for moment in when])
     panels = (
         ("Share of the customers", share, None),
         ("Evidence against it (falls at 1)", evidence, 1.0),
@@ -154,11 +154,16 @@ def rollout_timeline(
 def _mark(rows: Sequence[Axes], changes: Mapping[datetime, str]) -> None:
     """A line through all panels for each change, named in the first, on three heights in turn."""
     for number, (moment, name) in enumerate(changes.items()):
-        at = float(np.datetime64(moment.replace(tzinfo=None), "us").astype(np.int64)) / 86_400e6
+        at = _in_utc(moment)
         for axes in rows:
             axes.axvline(at, color=GREY, linewidth=0.8, linestyle="--")
         height = 0.92 - 0.16 * (number % 3)
         rows[0].text(at, height, f" {name}", fontsize=8, transform=rows[0].get_xaxis_transform())
+
+
+def _in_utc(moment: datetime) -> np.datetime64:
+    """For an axis of dates, which knows no time zone."""
+    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
