@@ -11,9 +11,11 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
 from assets.fraud import registry
 from orchestration import deployment, promotion, rollout
+from orchestration.cli import main
 from orchestration.definitions import build_definitions
 from orchestration.traffic import current_plan
 from switchyard.fraud.columns import LABEL, arrow_schema
@@ -124,6 +126,7 @@ def test_a_new_release_goes_all_the_way_by_itself(rolled: Rolled) -> None:
     done += [rolled.step(), rolled.step()]
     rolled.pay(1_000)
     done.append(rolled.step())
+    shown = CliRunner().invoke(main, ["rollout", "status"], env={"COLUMNS": "200"})
     rolled.pay(3_000)
     rolled.land_labels()
     done += [rolled.step(), rolled.step(timedelta(days=9)), rolled.step(timedelta(days=9))]
@@ -132,6 +135,8 @@ def test_a_new_release_goes_all_the_way_by_itself(rolled: Rolled) -> None:
     assert [look.action for look in done] == [
         "shadow", "hold", "canary", "hold", "canary", "hold", "promote", "nothing",
     ], [look.reasons for look in done]  # fmt: skip
+    assert "customers blocked per decision" in shown.output
+    assert "0 of 5000 decisions at this step" in shown.output
     assert [look.share for look in done if look.action == "canary"] == [0.1, 0.5]
     assert "0 of 50 decisions" in done[3].reasons[-1]
     assert "matured label" in done[5].reasons[0]
