@@ -143,6 +143,7 @@ def run_rollout(
         timeline = _roll_out(settings, traffic, days, lambda name: begun(Stage(name)))
         now.figures = {"ended": timeline[-1].look.action, "by": f"{timeline[-1].when:%Y-%m-%d}"}
         _draw(settings, timeline)
+    traffic.rate = None
     with stages.stage("the day after") as now:
         after = timeline[-1].when.date() + timedelta(days=1)
         count = sum(len(part) for _, part in traffic.of_day(min(after, days.last)))
@@ -194,7 +195,7 @@ def _roll_out(
 ) -> list[Moment]:
     """Customers pay and the rollout is looked at, in turns, until it has ended; ``told`` of each look."""
     timeline = [_look(settings, datetime.combine(days.challenger, time(), UTC))]
-    day = days.challenger
+    day, traffic.rate = days.challenger, SHADOW_RATE
     while day < days.last:
         for when, _ in traffic.of_day(day):
             timeline.append(_look(settings, when))
