@@ -132,7 +132,7 @@ def rollout_timeline(
 
     figure = Figure(figsize=(8.4, 6.6), layout="constrained")
     rows = figure.subplots(3, 1, sharex=True)
-    moments = np.array([_in_utc(moment) for moment in when])
+    moments = np.array([m.astimezone(UTC).replace(tzinfo=None) for m in when], "datetime64[us]")
     panels = (
         ("Share of the customers", share, None),
         ("Evidence against it (falls at 1)", evidence, 1.0),
@@ -154,16 +154,11 @@ def rollout_timeline(
 def _mark(rows: Sequence[Axes], changes: Mapping[datetime, str]) -> None:
     """A line through all panels for each change, named in the first, on three heights in turn."""
     for number, (moment, name) in enumerate(changes.items()):
-        at = _in_utc(moment)
+        at = moment.timestamp() / 86_400  # an axis of dates counts days
         for axes in rows:
             axes.axvline(at, color=GREY, linewidth=0.8, linestyle="--")
         height = 0.92 - 0.16 * (number % 3)
         rows[0].text(at, height, f" {name}", fontsize=8, transform=rows[0].get_xaxis_transform())
-
-
-def _in_utc(moment: datetime) -> np.datetime64:
-    """For an axis of dates, which knows no time zone."""
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
