@@ -91,9 +91,24 @@ def _write_json(path: Path | None, figures: Any) -> None:
 @main.command()
 @_source_options
 @click.option("--days", type=click.IntRange(min=1), help="Days to go through.")
+@click.option("--scenario", type=click.Choice(["lifecycle", "rollout"]), default="lifecycle")
+@click.option("--bad", is_flag=True, help="rollout: the challenger's scores are too high.")
 @json_option
-def demo(json_file: Path | None, **options: Any) -> None:
-    """The whole lifecycle once, ending with a served decision, a parity replay and batch scores."""
+def demo(json_file: Path | None, scenario: str, bad: bool, **options: Any) -> None:
+    """The whole lifecycle once, ending with a served decision, a parity replay and batch scores.
+
+    The scenario 'rollout' trains a second model and lets it take the champion's place by itself, or, with
+    --bad, be withdrawn.
+    """
+    if bad and scenario != "rollout":
+        raise click.UsageError("--bad is of the scenario 'rollout'")
+    if scenario == "rollout":
+        _demo_rollout(json_file, bad, options)
+    else:
+        _demo_lifecycle(json_file, options)
+
+
+def _demo_lifecycle(json_file: Path | None, options: dict[str, Any]) -> None:
     with screen.progress(console) as (begun, done):
         settings = _open(**options)
         from orchestration.worker import Worker
@@ -105,6 +120,24 @@ def demo(json_file: Path | None, **options: Any) -> None:
     console.print(screen.table(stages))
     console.print(screen.decision(stages))
     _write_json(json_file, screen.figures(stages))
+
+
+def _demo_rollout(json_file: Path | None, bad: bool, options: dict[str, Any]) -> None:
+    from orchestration.rollout_demo import POLICY
+
+    with screen.progress(console, screen.ROLLOUT_STAGES) as (begun, done):
+        settings = _open(**POLICY | options)
+        from orchestration.worker import Worker
+
+        with Worker(settings) as worker:
+            from orchestration.rollout_demo import PICTURE, run_rollout
+
+            stages, moments = run_rollout(settings, worker, begun, done, bad=bad)
+    console.print(screen.table(stages))
+    console.print(screen.timeline(moments))
+    console.print(f"drawn in {settings.home / PICTURE}")
+    told = [moment.as_dict() for moment in moments]
+    _write_json(json_file, screen.figures(stages) | {"timeline": told})
 
 
 @main.command()
@@ -202,7 +235,9 @@ def serve(**options: Any) -> None:
     settings = _open(**options)
     champion = release_of(settings.mlflow_tracking_uri, "champion")
     if champion is None:
-        raise ServiceError("there is no champion yet: run `switchyard demo`, or the job 'retrain'")
+        raise ServiceError(
+            "there is no champion yet: run `switchyard demo`, or the job 'run_lifecycle'"
+        )
     if Gateway(settings).running():
         raise ServiceError(
             "the deployed service answers behind this home's gateway: `switchyard down` ends both"
@@ -382,6 +417,39 @@ def promote(**options: Any) -> None:
 def rollback(**options: Any) -> None:
     """Withdraw RELEASE (default: the challenger, without one the champion)."""
     _change(action="rollback", **options)
+
+
+@main.group()
+def rollout() -> None:
+    """The rollout that runs by itself: what the release on trial has come to, and the next step."""
+
+
+@rollout.command("status")
+@json_option
+def rollout_status(json_file: Path | None) -> None:
+    """What the judge says of the release on trial, guardrail by guardrail; changes nothing."""
+    from orchestration.rollout import look
+
+    _tell_rollout(look, json_file)
+
+
+@rollout.command("step")
+@json_option
+def rollout_step(json_file: Path | None) -> None:
+    """The same, and do what it has come to: another share, the champion's place, or out."""
+    from orchestration.rollout import step
+
+    _tell_rollout(step, json_file)
+
+
+def _tell_rollout(way: Callable[[Settings, datetime], Any], json_file: Path | None) -> None:
+    from orchestration.rollout import wall_clock
+
+    seen = way(_open(), wall_clock())
+    console.print(screen.key_values(seen.as_dict()))
+    if seen.figures:
+        console.print(screen.guardrails(seen.figures))
+    _write_json(json_file, seen.as_dict() | {"figures": seen.figures})
 
 
 @main.command()

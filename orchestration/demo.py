@@ -52,24 +52,33 @@ class Stage:
         return asdict(self)
 
 
+class Stages:
+    """The stages of a demonstration as they are gone through; the first one counts from the start of this process."""
+
+    def __init__(self, begun: Report, told: Report) -> None:
+        self.done: list[Stage] = []
+        self._begun = begun
+        self._told = told
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """A stage while it runs; who watches is told when it begins and when it is done."""
+        now = Stage(name)
+        self._begun(now)
+        started = time.time() if self.done else psutil.Process().create_time()
+        yield now
+        now.seconds = round(time.time() - started, 2)
+        self.done.append(now)
+        self._told(now)
+
+
 def run_demo(settings: Settings, worker: Worker, begun: Report, done: Report) -> list[Stage]:
     """Run every stage; ``begun`` and ``done`` are told of each. Raises what a stage raises.
 
-    Days are ingested here; other jobs run in ``worker``, which has loaded the frameworks by then. The
-    first stage counts from the start of this process.
+    Days are ingested here; other jobs run in ``worker``, which has loaded the frameworks by then.
     """
-    stages: list[Stage] = []
-
-    @contextmanager
-    def stage(name: str) -> Iterator[Stage]:
-        now = Stage(name)
-        begun(now)
-        started = time.time() if stages else psutil.Process().create_time()
-        yield now
-        now.seconds = round(time.time() - started, 2)
-        stages.append(now)
-        done(now)
-
+    stages = Stages(begun, done)
+    stage = stages.stage
     lake = Lake(settings.lake)
     first, last = demo_days(settings)
     after = last + timedelta(days=1)
@@ -111,7 +120,7 @@ def run_demo(settings: Settings, worker: Worker, begun: Report, done: Report) ->
         scored = (last - timedelta(days=settings.test_days - 1), last)
         now.findings = worker.run_job("score_batch", days=scored)
         now.figures = _rows(lake, *scored, "batch_scores")
-    return stages
+    return stages.done
 
 
 def demo_days(settings: Settings) -> tuple[date, date]:

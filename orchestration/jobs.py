@@ -7,7 +7,7 @@ from dagster_mlflow import end_mlflow_on_run_finished
 from pydantic import Field
 
 from assets.ports import Serving
-from orchestration import traffic
+from orchestration import rollout, traffic
 from orchestration.manual import manual_jobs
 from switchyard.settings import Settings
 
@@ -51,6 +51,25 @@ def change_traffic() -> None:
     change_of_traffic()
 
 
+@dg.op(description="Do what the rollout has come to, and say why.")
+def step_of_rollout(
+    context: dg.OpExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    serving: dg.ResourceParam[Serving],
+) -> None:
+    done = rollout.step(settings, rollout.wall_clock())
+    serving.recover()  # aliases and record follow
+    context.log.info("%s", done.as_dict())
+    context.add_output_metadata({k: str(v) for k, v in done.as_dict().items()})
+
+
+@dg.job(
+    description="A new release into shadow, a larger share, the champion's place, or out: as the judge says."
+)
+def step_rollout() -> None:
+    step_of_rollout()
+
+
 def jobs(executor: dg.ExecutorDefinition) -> list[object]:
     """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night, and a person's own.
 
@@ -76,6 +95,7 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
         *by_stage,
         *manual_jobs(executor),
         change_traffic,
+        step_rollout,
         dg.define_asset_job(
             "land",
             landed,
@@ -97,9 +117,11 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
         ),
         dg.define_asset_job(
             "retrain",
-            dg.AssetSelection.groups("training", "evaluation", "release"),
+            dg.AssetSelection.groups("training", "evaluation", "release")
+            - dg.AssetSelection.assets("deployment"),
             hooks=tracked,
             executor_def=executor,
-            description="Train on everything whose label is known, pass the gates, release, deploy.",
+            description="Train on everything whose label is known, pass the gates, make the release and its "
+            "Bento: the challenger, which the rollout puts on trial.",
         ),
     ]

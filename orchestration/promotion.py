@@ -412,6 +412,7 @@ def _write(content: msgspec.Struct, file: Path) -> None:
 @contextlib.contextmanager
 def _alone(settings: Settings, *, patient: bool = True) -> Iterator[bool]:
     """One move at a time; the lock goes with the process that holds it. Whether this process has it."""
+    settings.home.mkdir(parents=True, exist_ok=True)
     with (settings.home / "promotion.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))

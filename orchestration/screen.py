@@ -21,19 +21,23 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from orchestration.demo import Stage
+    from orchestration.rollout_demo import Moment
 
 STAGES = 8
+ROLLOUT_STAGES = 7
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how much of it, of how much."""
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[tuple[Callable[[Stage], None], Callable[[Stage], None]]]:
+def progress(
+    console: Console, count: int = STAGES
+) -> Iterator[tuple[Callable[[Stage], None], Callable[[Stage], None]]]:
     """A bar over the demo's stages; yields what to call when a stage begins and when it is done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())  # fmt: skip
     with Progress(*columns, console=console) as bars:
-        task = bars.add_task("starting", total=STAGES)
+        task = bars.add_task("starting", total=count)
 
         def begun(stage: Stage) -> None:
             bars.update(task, description=stage.name)
@@ -73,6 +77,36 @@ def table(stages: Sequence[Stage]) -> Table:
         shown.add_row(stage.name, f"{stage.seconds:.1f}", figures)
     shown.add_section()
     shown.add_row("in all", f"{sum(s.seconds for s in stages):.1f}", "")
+    return shown
+
+
+def guardrails(figures: Mapping[str, Any]) -> Table:
+    """What the judge of a rollout weighs: one row per guardrail, the strongest evidence first."""
+    needed = figures["log_e_needed"]
+    shown = Table(title="Guardrails", title_justify="left")
+    for column in ("guardrail", "challenger", "must not be", "limit", "evidence"):
+        left = column in ("guardrail", "must not be")
+        shown.add_column(column, justify="left" if left else "right")
+    for rail in sorted(figures["guardrails"], key=lambda each: -each["log_e"]):
+        side = "above" if rail["above"] else "below"
+        shown.add_row(rail["name"], _plain(rail["mean"]), f"{side} {rail['limit_is']}",
+                      _plain(rail["limit"]), f"{rail['log_e'] / needed:.2f}")  # fmt: skip
+    shown.caption = "evidence: natural logarithm of the e-value, as a share of what lets it fall"
+    return shown
+
+
+def timeline(moments: Sequence[Moment]) -> Table:
+    """The changes of a rollout in event time, and why."""
+    shown = Table(title="The rollout, event time", title_justify="left")
+    for column in ("when (UTC)", "does", "share", "decisions", "matured", "why"):
+        right = column in ("share", "decisions", "matured")
+        shown.add_column(column, justify="right" if right else "left", overflow="fold")
+    for moment in moments:
+        if moment.look.changes:
+            share = "" if moment.look.share is None else f"{moment.look.share:g}"
+            shown.add_row(f"{moment.when:%m-%d %H:%M}", moment.look.action, share,
+                          _plain(moment.decisions), _plain(moment.matured),
+                          "\n".join(moment.look.reasons))  # fmt: skip
     return shown
 
 

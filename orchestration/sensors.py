@@ -5,6 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from orchestration import rollout
 from orchestration.promotion import out_of_step
 from switchyard.fraud.raw import Source
 from switchyard.lake import Lake, days_between
@@ -55,7 +56,22 @@ def sensors(by_name: dict[str, object], days: dg.PartitionsDefinition) -> list[d
             return dg.SkipReason("Plan, aliases and running Bento agree.")
         return dg.RunRequest(run_key=left)
 
-    return [on_new_day, on_unfinished_promotion]
+    @dg.sensor(
+        name="on_rollout",
+        job=by_name["step_rollout"],
+        minimum_interval_seconds=60,
+        description="Watches for a new release, and what journal and labels say of the one on trial.",
+    )
+    def on_rollout(
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.RunRequest | dg.SkipReason:
+        now = rollout.wall_clock()
+        seen = rollout.look(settings, now)
+        if not seen.changes:
+            return dg.SkipReason("; ".join(seen.reasons))
+        return dg.RunRequest(run_key=f"{seen.action} of plan {seen.number} {now:%Y-%m-%d %H:%M}")
+
+    return [on_new_day, on_unfinished_promotion, on_rollout]
 
 
 def _why_nothing(landed: list[date], after: date | None, last: date) -> str:

@@ -145,6 +145,38 @@ class Settings(BaseSettings):
     journal_days: Annotated[
         int, Field(ge=31, description="Days that a compacted segment of the journal is kept")
     ] = 90
+    rollout_steps: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=0.5)], ...],
+        Field(min_length=1, description="Shares of a challenger, rising; 0 is shadow"),
+    ] = (0.0, 0.05, 0.10, 0.20)
+    rollout_min_hours: Annotated[
+        float, Field(ge=0, description="Event time that each step of a rollout lasts at least")
+    ] = 24.0
+    rollout_min_decisions: Annotated[
+        int, Field(ge=0, description="Decisions of the challenger at each step, at least")
+    ] = 5_000
+    rollout_min_matured: Annotated[
+        int, Field(ge=1, description="Decisions of each arm with a matured label before 100 %")
+    ] = 20_000
+    rollout_outcome_limit: Annotated[
+        float,
+        Field(
+            gt=0, lt=1, description="How much worse than the control's each outcome may be at most"
+        ),
+    ] = 0.1
+    rollout_alpha_proof: Annotated[
+        float, Field(gt=0, lt=1, description="Level at which that is shown before 100 %")
+    ] = 0.05
+    rollout_block_ratio: Annotated[
+        float, Field(ge=1, description="Customers blocked, as a multiple of the control's, at most")
+    ] = 1.1
+    rollout_score_allowed: Annotated[
+        float,
+        Field(ge=0, description="Distance of the mean log-odds from the control's, at most"),
+    ] = 0.5
+    rollout_reviews_per_day: Annotated[
+        float | None, Field(gt=0, description="What the analysts can review; None: no limit")
+    ] = None
     executor: Annotated[
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"
@@ -205,6 +237,11 @@ class Settings(BaseSettings):
     @property
     def journal(self) -> Path:
         return self.home / "journal"
+
+    @property
+    def rollouts(self) -> Path:
+        """What is known of each experiment."""
+        return self.home / "rollouts"
 
     @property
     def jobs(self) -> Path:

@@ -34,7 +34,9 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         champion = registry.release_of(settings.mlflow_tracking_uri, "champion")
         if champion is None:
-            raise ReleaseError("there is no champion to score with: run the job 'retrain' first")
+            raise ReleaseError(
+                "there is no champion to score with: run the job 'run_lifecycle' first"
+            )
         release = load_release(settings.releases / champion, code_hash=code_hash(), threads=2)
         rows = score_days(lake, release, days_of(context))
         tell_rows(context, rows)

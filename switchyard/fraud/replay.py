@@ -32,6 +32,9 @@ from switchyard.serving.online_store import OnlineStore
 from switchyard.settings import Settings
 
 LATEST = timedelta(minutes=10)
+ASKED_AGAIN = 5
+"""Times that a request is sent again that was answered with 503: not now. It has the same id, so it counts once."""
+ASKED_AGAIN_S = 0.5
 Trust = ssl.SSLContext | bool
 Advance = Callable[[str, int, int], None]
 
@@ -103,9 +106,9 @@ def replay(
     stream, counts = stream_of(lake, settings, plan)
     told = advance or (lambda _what, _position, _total: None)
     cold = cold_store_of(settings.cold_store_url, settings.cold_store)
-    sender = _Sender((url, trust), plan, lambda day: sync_profiles(lake, store, day, cold), told)
+    sender = Sender((url, trust), plan, lambda day: sync_profiles(lake, store, day, cold), told)
     started = time.perf_counter()
-    asyncio.run(sender.run(stream, lake))
+    sender.send(stream, sync_times(lake, plan))
     seconds = time.perf_counter() - started
     told("recomputing every journalled vector", 0, 1)
     checked = recompute_journal(settings, lake, _span_us(plan))
@@ -156,8 +159,19 @@ def _verdicts(lake: Lake, plan: ReplayPlan, last_us: int) -> list[tuple[int, dic
     return found
 
 
-class _Sender:
-    """Sends a stream over a few connections and puts profiles online as event time passes 02:00."""
+def sync_times(lake: Lake, plan: ReplayPlan) -> list[tuple[int, date]]:
+    """When each day's profiles go online (microseconds): 02:00 of the day after."""
+    days = days_between(plan.start - timedelta(days=1), plan.end - timedelta(days=1))
+    hour = timedelta(days=1, hours=PROFILE_AVAILABLE_HOUR)
+    return [
+        (_us(datetime(d.year, d.month, d.day, tzinfo=UTC) + hour), d)
+        for d in days
+        if lake.has("customer_profiles", d)
+    ]
+
+
+class Sender:
+    """Sends streams over a few connections and puts profiles online as event time passes 02:00."""
 
     def __init__(
         self, where: tuple[str, Trust], plan: ReplayPlan, sync: Callable[[date], int], told: Advance
@@ -171,7 +185,14 @@ class _Sender:
         self.latencies_ms: list[float] = []
         self.syncs = 0
 
-    async def run(self, stream: list[Sending], lake: Lake) -> None:
+    def send(self, stream: list[Sending], syncs: list[tuple[int, date]]) -> None:
+        """Send it in its order, each of ``syncs`` once its time has come. Raises ServiceError if a request is
+        not answered with 200."""
+        asyncio.run(self._run(stream, list(syncs)))
+        if refused := {status: n for status, n in self.statuses.items() if status != "200"}:
+            raise ServiceError(f"not every request was answered with 200: {refused}")
+
+    async def _run(self, stream: list[Sending], syncs: list[tuple[int, date]]) -> None:
         queue: asyncio.Queue[Sending | None] = asyncio.Queue(maxsize=2 * self._plan.connections)
         connector = aiohttp.TCPConnector(limit=self._plan.connections, ssl=self._trust)
         async with aiohttp.ClientSession(self._url, connector=connector) as session:
@@ -180,7 +201,7 @@ class _Sender:
                 for _ in range(self._plan.connections)
             ]
             try:
-                await self._feed(stream, queue, self._sync_times(lake))
+                await self._feed(stream, queue, syncs)
                 for _ in workers:
                     await queue.put(None)
                 await asyncio.gather(*workers)
@@ -189,6 +210,7 @@ class _Sender:
                     worker.cancel()
         if self._running_sync:
             await self._running_sync
+            self._running_sync = None
 
     async def _feed(
         self,
@@ -217,39 +239,36 @@ class _Sender:
         self._running_sync = loop.run_in_executor(None, self._sync, day)
         self.syncs += 1
 
-    def _sync_times(self, lake: Lake) -> list[tuple[int, date]]:
-        """When each day's profiles go online: 02:00 of the day after."""
-        days = days_between(
-            self._plan.start - timedelta(days=1), self._plan.end - timedelta(days=1)
-        )
-        hour = timedelta(days=1, hours=PROFILE_AVAILABLE_HOUR)
-        return [
-            (_us(datetime(d.year, d.month, d.day, tzinfo=UTC) + hour), d)
-            for d in days
-            if lake.has("customer_profiles", d)
-        ]
-
     async def _work(
         self, session: aiohttp.ClientSession, queue: asyncio.Queue[Sending | None]
     ) -> None:
         while (sending := await queue.get()) is not None:
             started = time.perf_counter()
-            try:
-                async with session.post(sending.path, json=sending.body) as reply:
-                    await reply.read()
-                    self.statuses[str(reply.status)] += 1
-            except aiohttp.ClientError as error:
-                self.statuses[type(error).__name__] += 1
+            status = await _answered(session, sending)
+            for _ in range(ASKED_AGAIN):
+                if status != "503":
+                    break
+                await asyncio.sleep(ASKED_AGAIN_S)
+                status = await _answered(session, sending)
+            self.statuses[status] += 1
             self.latencies_ms.append((time.perf_counter() - started) * 1e3)
 
 
+async def _answered(session: aiohttp.ClientSession, sending: Sending) -> str:
+    """The status that it was answered with, or the name of what went wrong on the way."""
+    try:
+        async with session.post(sending.path, json=sending.body) as reply:
+            await reply.read()
+            return str(reply.status)
+    except aiohttp.ClientError as error:
+        return type(error).__name__
+
+
 def _replayed(
-    sender: _Sender, counts: Counter[str], seconds: float, checked: Recomputed
+    sender: Sender, counts: Counter[str], seconds: float, checked: Recomputed
 ) -> Replayed:
     if not sender.latencies_ms:
         raise ServiceError("nothing was sent: the plan's days hold no transactions")
-    if refused := {status: n for status, n in sender.statuses.items() if status != "200"}:
-        raise ServiceError(f"not every request was answered with 200: {refused}")
     if checked.rows < counts["transactions"]:
         raise ServiceError(
             f"{counts['transactions']} transactions were answered, but only {checked.rows} of the plan's "

@@ -1,4 +1,4 @@
-"""Pictures of a model on its test rows, as PNG bytes: curves, histogram, SHAP summary.
+"""Pictures of a model on its test rows, and of its rollout, as PNG bytes.
 
 Drawn without a display. Not here: figures that a gate judges (``metrics``), or where a picture is shown.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +115,50 @@ def shap_summary(contributions: Floats, X: Floats, columns: Sequence[str]) -> by
         return _png(figure, tight=True)
     finally:
         plt.close(figure)
+
+
+def rollout_timeline(
+    when: Sequence[datetime],
+    *,
+    share: Sequence[float],
+    evidence: Sequence[float],
+    matured: Sequence[int],
+    matured_needed: int,
+    changes: Mapping[datetime, str],
+) -> bytes:
+    """Looks at a rollout in event time: the challenger's share of the customers, the strongest guardrail's evidence as a
+    share of what lets it fall, and decisions of the smaller arm with a matured label. ``changes`` are marked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 6.6), layout="constrained")
+    rows = figure.subplots(3, 1, sharex=True)
+    moments = np.array([m.astimezone(UTC).replace(tzinfo=None) for m in when], "datetime64[us]")
+    panels = (
+        ("Share of the customers", share, None),
+        ("Evidence against it (falls at 1)", evidence, 1.0),
+        ("Matured decisions of an arm", matured, matured_needed),
+    )
+    for axes, (title, values, line), colour in zip(rows, panels, COLOURS, strict=False):
+        axes.step(moments, np.asarray(values), where="post", color=colour, linewidth=1.8)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        if line is not None:
+            axes.axhline(line, color=GREY, linestyle=":")
+        axes.set_ylim(bottom=0)
+    _mark(rows, changes)
+    rows[-1].tick_params(axis="x", labelrotation=30, labelsize=8)
+    return _png(figure)
+
+
+def _mark(rows: Sequence[Axes], changes: Mapping[datetime, str]) -> None:
+    """A line through all panels for each change, named in the first, on three heights in turn."""
+    for number, (moment, name) in enumerate(changes.items()):
+        at = moment.timestamp() / 86_400  # an axis of dates counts days
+        for axes in rows:
+            axes.axvline(at, color=GREY, linewidth=0.8, linestyle="--")
+        height = 0.92 - 0.16 * (number % 3)
+        rows[0].text(at, height, f" {name}", fontsize=8, transform=rows[0].get_xaxis_transform())
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -50,6 +51,21 @@ def test_rows_without_a_fraud_are_drawn():
 
     assert looks_drawn(pictures.precision_recall_curve(np.zeros_like(y), {"model": score}))
     assert looks_drawn(pictures.score_histogram(np.zeros_like(y), score))
+
+
+def test_the_timeline_of_a_rollout_is_drawn_with_its_changes():
+    when = [datetime(2026, 3, 1, tzinfo=UTC) + timedelta(hours=6 * n) for n in range(8)]
+    figures = {
+        "share": [0, 0.05, *[0.2] * 5, 1],
+        "evidence": [0.1] * 8,
+        "matured": range(0, 80, 10),
+    }
+
+    plain = pictures.rollout_timeline(when, **figures, matured_needed=50, changes={})
+    marked = pictures.rollout_timeline(when, **figures, matured_needed=50, changes={when[1]: "5 %"})
+
+    assert looks_drawn(plain)
+    assert marked != plain
 
 
 # shap builds its colour maps with setters that matplotlib is going to deprecate.

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import mlflow
 import msgspec
 import psutil
 import pytest
 
 from assets.fraud import registry
-from bentos.fraud.build import build_bento
 from orchestration import deployment, promotion
-from orchestration.home import EXPERIMENT
 from orchestration.traffic import asked, change_traffic, current_plan
 from switchyard.errors import PlanError, ReleaseError
 from switchyard.learning.thresholds import Thresholds
@@ -24,6 +21,7 @@ from switchyard.serving.approval import approve
 from switchyard.settings import Settings
 from tests import promoting
 from tests.homes import close, in_home, open_small
+from tests.packing import pack
 from tests.releases import make_release
 from tests.senders import sending
 from tests.served import make_body
@@ -85,17 +83,6 @@ def two(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iter
         promotion.promote(settings, ids[0], who="a test", why="the first")
         yield Two(settings, *ids)
     close(settings)
-
-
-def pack(settings: Settings, thresholds: Thresholds) -> str:
-    """A release of its own, registered and packed."""
-    release = make_release(settings.releases, thresholds=thresholds)
-    build_bento(release.folder, settings.home / "bentoml")
-    mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
-    mlflow.set_experiment(EXPERIMENT)
-    with mlflow.start_run():
-        registry.register(mlflow, settings.mlflow_tracking_uri, release.id, release.folder)
-    return release.id
 
 
 def test_all_move_together(two: Two) -> None:
