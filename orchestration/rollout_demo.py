@@ -41,7 +41,6 @@ POLICY: dict[str, Any] = {
     "rollout_min_matured": 8_000,
     "rollout_outcome_limit": 0.5,
     "rollout_alpha_proof": 0.2,
-    "rollout_score_allowed": 2.0,
 }
 """Settings of the demonstration: a simulated day has some thousand decisions, so it asks for a smaller sample and shows
 less with it than the defaults do."""

@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     rollout_score_allowed: Annotated[
         float,
         Field(ge=0, description="Distance of the mean log-odds from the control's, at most"),
-    ] = 0.5
+    ] = 2.0
     rollout_reviews_per_day: Annotated[
         float | None, Field(gt=0, description="What the analysts can review; None: no limit")
     ] = None

@@ -73,7 +73,7 @@ class RolloutPolicy:
     degraded_allowed: float = 0.005
     block_ratio: float = 1.1
     review_ratio: float = 1.25
-    score_allowed: float = 0.5
+    score_allowed: float = 2.0
     promise_ratio: float = 1.25
     promise_allowed: float = 0.1
     reviews_per_day: float | None = None
