@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class DecidedIndex:
         first: dict[str, tuple[int, bytes]] = {}
         with self._lock:
             for segment, index in self._indexes(since_us):
-                for i, place in _found(index, keys):
+                for i, place in index.find(keys):
                     name = transaction_ids[i]
                     dated = _dated(_line(segment, place), name)
                     if dated and since_us <= dated[0] < first.get(name, (1 << 63,))[0]:
@@ -69,7 +69,7 @@ class DecidedIndex:
                     places = list(index.find_decision(key_of(decision_id)))
                 else:
                     key = np.array([key_of(transaction_id or "")], np.uint64)
-                    places = [place for _, place in _found(index, key)]
+                    places = [place for _, place in index.find(key)]
                 for place in sorted(places, reverse=True):
                     record = _record(_line(segment, place))
                     if isinstance(record, dict) and _is_of(record, decision_id, transaction_id):
@@ -111,12 +111,6 @@ class DecidedIndex:
             segment: self._growing.get(segment) or GrowingIndex(segment)
             for segment in here - set(self._sorted)
         }
-
-
-def _found(index: SortedIndex | GrowingIndex, keys: Any) -> Iterable[tuple[int, Place]]:
-    if isinstance(index, SortedIndex):
-        return index.find(keys)
-    return ((i, place) for i, key in enumerate(keys.tolist()) for place in index.find(key))
 
 
 def _line(segment: Path, place: Place) -> bytes:

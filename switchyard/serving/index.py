@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ ENTRY = np.dtype(
 """A decision's line in its segment (where, how long), under the keys of its two ids."""
 Entries = npt.NDArray[np.void]
 Keys = npt.NDArray[np.uint64]
+Column = npt.NDArray[np.uint32]
 
 _MAGIC = b"sywidx1\n"
 _HEAD_BYTES = 16
@@ -113,13 +115,14 @@ def write_sorted(segment: Path, entries: Entries) -> None:
 
 
 class SortedIndex:
-    """The index of a closed segment, mapped into memory."""
+    """Decisions in the order of their transactions' keys: of a closed segment, mapped into memory, or of a part of
+    one that grows. All arrays have the same length."""
 
-    def __init__(self, columns: mmap.mmap, count: int) -> None:
-        self._transactions = np.frombuffer(columns, "<u8", count, _HEAD_BYTES)
-        self._decisions = np.frombuffer(columns, "<u8", count, _HEAD_BYTES + 8 * count)
-        self._offsets = np.frombuffer(columns, "<u4", count, _HEAD_BYTES + 16 * count)
-        self._lengths = np.frombuffer(columns, "<u4", count, _HEAD_BYTES + 20 * count)
+    def __init__(
+        self, transactions: Keys, decisions: Keys, offsets: Column, lengths: Column
+    ) -> None:
+        self._transactions, self._decisions = transactions, decisions
+        self._offsets, self._lengths = offsets, lengths
 
     @classmethod
     def of(cls, segment: Path) -> SortedIndex | None:
@@ -130,8 +133,20 @@ class SortedIndex:
         except (FileNotFoundError, ValueError):  # ValueError: an empty file
             return None
         count = int.from_bytes(columns[8:_HEAD_BYTES], "little")
-        fits = len(columns) == _HEAD_BYTES + ENTRY.itemsize * count
-        return cls(columns, count) if columns[:8] == _MAGIC and fits else None
+        if columns[:8] != _MAGIC or len(columns) != _HEAD_BYTES + ENTRY.itemsize * count:
+            return None
+        return cls(
+            np.frombuffer(columns, "<u8", count, _HEAD_BYTES),
+            np.frombuffer(columns, "<u8", count, _HEAD_BYTES + 8 * count),
+            np.frombuffer(columns, "<u4", count, _HEAD_BYTES + 16 * count),
+            np.frombuffer(columns, "<u4", count, _HEAD_BYTES + 20 * count),
+        )
+
+    @classmethod
+    def made_of(cls, entries: Entries) -> SortedIndex:
+        """The sorted index of these entries."""
+        entries = entries[np.argsort(entries["transaction"], kind="stable")]
+        return cls(*(np.ascontiguousarray(entries[name]) for name in ENTRY.names or ()))
 
     def __len__(self) -> int:
         return len(self._transactions)
@@ -153,22 +168,23 @@ class SortedIndex:
         return Place(int(self._offsets[row]), int(self._lengths[row]))
 
 
-_LENGTH_BITS = 32
+_NEWEST = 2_048
+"""Entries of a growing index that are sorted apart from the many before them."""
 
 
 class GrowingIndex:
     """The index of a segment that may still be written, read as far as it goes, the rest from the segment.
 
-    Each :meth:`refresh` reads only what came since the last one. Places are kept as plain integers, since
-    the garbage collector would look at every object of a segment's 50,000 again and again (8 ms).
+    Each :meth:`refresh` reads only what came since the last one. It takes some 50 bytes for each decision: as
+    objects of the interpreter, a segment's 50,000 would take 17 MB, and each collection of garbage 8 ms.
     """
 
     def __init__(self, segment: Path) -> None:
         self.segment = segment
         self._read_entries = 0
         self._covered = 0
-        self._by_transaction: dict[int, tuple[int, ...]] = {}
-        self._by_decision: dict[int, int] = {}
+        self._entries = self._newest = np.empty(0, ENTRY)
+        self._parts = (SortedIndex.made_of(self._entries), SortedIndex.made_of(self._newest))
 
     def refresh(self) -> None:
         """Take in what was written since. Raises FileNotFoundError if the segment is gone."""
@@ -177,46 +193,43 @@ class GrowingIndex:
             content = file.read()
             entries = np.frombuffer(content, ENTRY, len(content) // ENTRY.itemsize)
             self._read_entries += len(entries)
-            for transaction, decision, offset, length in entries.tolist():
-                self._take(Key(transaction, decision), Place(offset, length))
-        self._read_tail()
+            self._take(entries)
+        self._take(self._tail())
 
-    def find(self, key: int) -> list[Place]:
-        """Places of the decisions on the transaction with that key."""
-        return [_unpacked(place) for place in self._by_transaction.get(key, ())]
+    def find(self, keys: Keys) -> Iterator[tuple[int, Place]]:
+        """As in a :class:`SortedIndex`; a place may come twice."""
+        return chain.from_iterable(part.find(keys) for part in self._parts)
 
-    def find_decision(self, key: int) -> list[Place]:
-        """Places of the decision with that key."""
-        place = self._by_decision.get(key)
-        return [] if place is None else [_unpacked(place)]
+    def find_decision(self, key: int) -> Iterator[Place]:
+        """Places of the decision with that key; a place may come twice."""
+        return chain.from_iterable(part.find_decision(key) for part in self._parts)
 
-    def _read_tail(self) -> None:
+    def _tail(self) -> Entries:
         """What the segment holds beyond its index: a kill, or a full disk, may come between the two."""
+        found: list[tuple[int, int, int, int]] = []
         with self.segment.open("rb") as lines:
-            if lines.seek(0, os.SEEK_END) <= self._covered:
-                return
-            lines.seek(self._covered)
-            for line in lines:
-                if not line.endswith(b"\n"):
-                    break
-                offset, self._covered = self._covered, self._covered + len(line)
-                if key := key_in(line):
-                    self._take(key, Place(offset, len(line)))
+            if lines.seek(0, os.SEEK_END) > self._covered:
+                lines.seek(self._covered)
+                for line in lines:
+                    if not line.endswith(b"\n"):
+                        break
+                    if key := key_in(line):
+                        found.append((*key, self._covered, len(line)))
+                    self._covered += len(line)
+        return np.array(found, ENTRY)
 
-    def _take(self, key: Key, place: Place) -> None:
-        packed, places = _packed(place), self._by_transaction.get(key.transaction, ())
-        if packed not in places:
-            self._by_transaction[key.transaction] = (*places, packed)
-        self._by_decision[key.decision] = packed
-        self._covered = max(self._covered, place.offset + place.length)
-
-
-def _packed(place: Place) -> int:
-    return place.offset << _LENGTH_BITS | place.length
-
-
-def _unpacked(packed: int) -> Place:
-    return Place(packed >> _LENGTH_BITS, packed & (1 << _LENGTH_BITS) - 1)
+    def _take(self, entries: Entries) -> None:
+        if not len(entries):
+            return
+        ends = entries["offset"].astype(np.int64) + entries["length"]
+        self._covered = max(self._covered, int(ends.max()))
+        self._newest = np.concatenate([self._newest, entries])
+        if len(self._newest) > _NEWEST:
+            self._entries = np.concatenate([self._entries, self._newest])
+            self._newest = np.empty(0, ENTRY)
+            self._parts = (SortedIndex.made_of(self._entries), SortedIndex.made_of(self._newest))
+        else:
+            self._parts = (self._parts[0], SortedIndex.made_of(self._newest))
 
 
 # ---------------------------------------------------------------- mending
