@@ -251,6 +251,12 @@ def online_sync(bench: Bench) -> dict[str, Any]:
     return _bench(bench, "online-sync")
 
 
+def canary_judge(bench: Bench) -> dict[str, Any]:
+    """2,000 experiments of equal models, looked at after every 100 of 50,000 decisions: at most 20 rolled back."""
+    answer = _bench(bench, "canary")
+    return answer | {"reached": "experiments" in answer and not answer["failed"]}
+
+
 def rollout(bench: Bench) -> dict[str, Any]:
     """Ten blue-green switches at 500 requests/s without a failed one; a promotion killed at every step."""
     answer = _bench(bench, "rollout")
@@ -263,7 +269,7 @@ BARS: dict[str, Bar] = {
         demo_simulator, demo_handbook, backtest_seven_days, backtest_all_history, replay_100k,
         features, same_release, killed_anywhere, serving_closed, serving_bulk, serving_open,
         serving_hot_terminal, serving_soak, serving_faults, online_sync, hostile_requests,
-        batch_scoring, rollout, traffic_plan,
+        batch_scoring, canary_judge, rollout, traffic_plan,
     )
 }  # fmt: skip
 
