@@ -125,7 +125,7 @@ class Compacted:
 
 def compact(journal: Path, lake: Lake) -> Compacted:
     """Bring every closed segment that is not in the lake yet there. Raises JournalError, naming the segment
-    and what is wrong, if a record has not the shape of its table."""
+    and what is wrong, if a record has not the shape of its table; all other segments are in the lake then."""
     rows = dict.fromkeys(SCHEMAS, 0)
     if not journal.exists():
         return Compacted(rows, 0)
@@ -134,23 +134,39 @@ def compact(journal: Path, lake: Lake) -> Compacted:
 
 
 def _compact(journal: Path, lake: Lake, rows: dict[str, int]) -> int:
-    """How many segments are done; ``rows`` grows by what was written."""
+    """How many segments are done; ``rows`` grows by what was written. One that can't be brought there stays, and
+    keeps no other from it."""
     note_what_the_dead_left(journal)
     waiting = [segment for segment in segments(journal) if not marker_of(segment).exists()]
-    done = 0
+    done, troubles = 0, list[JournalError]()
     for start in range(0, len(waiting), SEGMENTS_AT_ONCE):
-        with ExitStack() as stack:
-            closed = [
-                segment
-                for segment in waiting[start : start + SEGMENTS_AT_ONCE]
-                if stack.enter_context(closed_segment(segment)) is not None
-            ]
-            for (table, day), found in _rows_of(closed).items():
-                rows[table] += _add(lake, table, day, found)
-            for segment in closed:
-                write_text("", marker_of(segment))
-            done += len(closed)
+        some = waiting[start : start + SEGMENTS_AT_ONCE]
+        try:
+            done += _bring(some, lake, rows)
+        except JournalError:
+            for segment in some:
+                try:
+                    done += _bring([segment], lake, rows)
+                except JournalError as error:
+                    troubles.append(error)
+    if troubles:
+        raise JournalError(
+            f"{len(troubles)} of {len(waiting)} segments stay in the journal, the others are in the lake: {troubles[0]}"
+        )
     return done
+
+
+def _bring(some: Sequence[Path], lake: Lake, rows: dict[str, int]) -> int:
+    """How many of these segments were closed, and are in the lake now."""
+    with ExitStack() as stack:
+        closed = [
+            segment for segment in some if stack.enter_context(closed_segment(segment)) is not None
+        ]
+        for (table, day), found in _rows_of(closed).items():
+            rows[table] += _add(lake, table, day, found)
+        for segment in closed:
+            write_text("", marker_of(segment))
+        return len(closed)
 
 
 @contextmanager
@@ -188,11 +204,16 @@ def _rows_of(closed: Sequence[Path]) -> _Rows:
     for segment in closed:
         for body in whole_bodies(segment):
             record = _decode(body)
-            table = _TABLE_OF.get(record["type"])
-            if table is not None:
-                received = record["received_at"]
-                day = datetime.fromtimestamp(received // 1_000_000, UTC).date()
+            table = _TABLE_OF.get(record.get("type", ""))
+            if table is None:
+                continue
+            try:
+                day = datetime.fromtimestamp(record["received_at"] // 1_000_000, UTC).date()
                 rows[table, day].append(_row(record) | {"segment": segment.name})
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise JournalError(
+                    f"{segment} has a record that is no row of {table!r}: {type(error).__name__} {error}"
+                ) from None
     return rows
 
 

@@ -287,6 +287,22 @@ def test_a_record_that_is_no_row_is_refused_by_segment_and_column(tmp_path: Path
         compact(tmp_path / "journal", Lake(tmp_path / "lake"))
 
 
+@pytest.mark.parametrize("wrong", [{"latency_ms": "quick"}, {"received_at": "yesterday"}])
+def test_a_segment_that_is_refused_keeps_no_other_from_the_lake(
+    journal: Path, lake: Lake, wrong: dict[str, Any]
+) -> None:
+    good = segments(journal)
+    with Journal(journal) as writer:
+        writer.append([decision(100, MIDNIGHT_US) | wrong])
+    (bad,) = set(segments(journal)) - set(good)
+
+    with pytest.raises(JournalError, match=rf"1 of \d+ segments stay.*{bad.name}"):
+        compact(journal, lake)
+
+    assert len(decision_ids(lake)) == 12
+    assert compacted_names(journal) == {segment.name for segment in good}
+
+
 def test_a_home_that_never_served_has_nothing_to_compact(tmp_path: Path, lake: Lake) -> None:
     assert compact(tmp_path / "nothing", lake).segments == 0
     assert not (tmp_path / "nothing").exists()
