@@ -15,6 +15,7 @@ import bentoml
 import click
 
 from switchyard.errors import SwitchyardError
+from switchyard.serving.allocator import tame_allocator
 from switchyard.serving.http import Application
 from switchyard.serving.keys import ApiKeys
 from switchyard.settings import load_settings
@@ -56,6 +57,7 @@ class FraudDecisions:
 
     def __init__(self) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # before xgboost is imported
+        tame_allocator()
         from switchyard.fraud.money import minor_units
         from switchyard.fraud.service import care_for, figures, follow_plan, open_service
         from switchyard.serving.collector import Collector
