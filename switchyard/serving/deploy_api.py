@@ -18,11 +18,11 @@ import msgspec
 
 from switchyard.errors import RequestError
 from switchyard.learning.release import MANIFEST
-from switchyard.serving.job_api import JobAccepted
+from switchyard.serving.job_api import WaitingJobs
 from switchyard.serving.jobs import Jobs
 from switchyard.serving.reading import read
 from switchyard.serving.releases import checked_id
-from switchyard.serving.replies import Answer, encode
+from switchyard.serving.replies import Answer
 
 ORCHESTRATOR = "orchestration"
 """The package that replaces services on this host."""
@@ -40,12 +40,12 @@ class DeployBody(msgspec.Struct, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(DeployBody).decode
 
 
-class DeployApi:
-    """Answers for the deployments of one home. ``releases`` is the release store; ``launch`` starts a process
-    that does what waits."""
+class DeployApi(WaitingJobs):
+    """Answers for the deployments of one home. ``releases`` is the release store."""
 
     def __init__(self, jobs: Jobs, releases: Path, launch: Callable[[], None]) -> None:
-        self._jobs, self._releases, self._launch = jobs, releases, launch
+        super().__init__(jobs, launch)
+        self._releases = releases
 
     def submit(self, body: bytes) -> Answer:
         """202 with the job's id. Raises RequestError: 404 for a release that is not in the store, 422 for
@@ -61,20 +61,7 @@ class DeployApi:
                 "this service was not deployed by Switchyard's orchestrator, which alone can replace it",
                 status=503,
             )
-        job_id = self._jobs.submit(asked.release, folder, who=asked.by, why=asked.why)
-        self.wake()
-        return Answer(202, encode(JobAccepted(job_id)))
-
-    def status(self, job_id: str) -> Answer:
-        """200 with how far it is. Raises RequestError 404."""
-        status = self._jobs.status(job_id)
-        if status.status == "queued":
-            self.wake()
-        return Answer(200, encode(status))
-
-    def wake(self) -> None:
-        """Have what waits done, if nothing does it."""
-        self._jobs.attend(self._launch)
+        return self._accepted(asked.release, folder, who=asked.by, why=asked.why)
 
 
 def launch(home: Path) -> None:

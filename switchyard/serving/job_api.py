@@ -43,8 +43,32 @@ class JobAccepted(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(JobBody).decode
 
 
-class JobApi:
-    """Answers for the jobs of one home.
+class WaitingJobs:
+    """What is answered alike for every kind of job. ``launch`` starts a process that does what waits."""
+
+    def __init__(self, jobs: Jobs, launch: Callable[[], None]) -> None:
+        self._jobs, self._launch = jobs, launch
+
+    def status(self, job_id: str) -> Answer:
+        """200 with how far it is. Raises RequestError 404."""
+        status = self._jobs.status(job_id)
+        if status.status == "queued":
+            self.wake()
+        return Answer(200, encode(status))
+
+    def wake(self) -> None:
+        """Have what waits done, if nothing does it: after a kill, or a start of the machine."""
+        self._jobs.attend(self._launch)
+
+    def _accepted(self, release: str, folder: Path, **told: str) -> Answer:
+        """Queue a job for a release in ``folder``; 202 with the job's id. Raises RequestError 503."""
+        job_id = self._jobs.submit(release, folder, **told)
+        self.wake()
+        return Answer(202, encode(JobAccepted(job_id)))
+
+
+class JobApi(WaitingJobs):
+    """Answers for the batch jobs of one home.
 
     ``releases`` is the release store, ``own`` a release that is at hand beside it, ``champion`` tells which
     decides now; ``launch`` starts a process that does what waits.
@@ -60,8 +84,9 @@ class JobApi:
         champion: Callable[[], str],
         launch: Callable[[], None],
     ) -> None:
-        self._jobs, self._roots, self._releases = jobs, roots, releases
-        self._own, self._champion, self._launch = own, champion, launch
+        super().__init__(jobs, launch)
+        self._roots, self._releases = roots, releases
+        self._own, self._champion = own, champion
 
     def submit(self, body: bytes) -> Answer:
         """202 with the job's id. Raises RequestError: 403 for a path that is not allowed, 404 for a release
@@ -72,20 +97,7 @@ class JobApi:
         _check(source, output)
         release, folder = self._release(asked.release)
         uris = {"input_uri": source.as_uri(), "output_uri": output.as_uri()}
-        job_id = self._jobs.submit(release, folder, **uris)
-        self.wake()
-        return Answer(202, encode(JobAccepted(job_id)))
-
-    def status(self, job_id: str) -> Answer:
-        """200 with how far it is. Raises RequestError 404."""
-        status = self._jobs.status(job_id)
-        if status.status == "queued":
-            self.wake()
-        return Answer(200, encode(status))
-
-    def wake(self) -> None:
-        """Have what waits done, if nothing does it: after a kill, or a start of the machine."""
-        self._jobs.attend(self._launch)
+        return self._accepted(release, folder, **uris)
 
     def _release(self, named: str | None) -> tuple[str, Path]:
         release = checked_id(named) if named is not None else self._champion()

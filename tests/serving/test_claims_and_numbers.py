@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from switchyard.errors import JournalError, StoreError
 from switchyard.fraud.events import decode_blob
 from switchyard.fraud.online import VIEWS, FraudDomain
 from switchyard.fraud.requests import Transaction
-from switchyard.learning.release import Release
 from switchyard.serving import valkey
 from switchyard.serving.commands import Commands
 from switchyard.serving.domain import Assembled
@@ -40,27 +39,6 @@ from tests import loops
 from tests.serving.test_engine import NOON_US, READER, ask, event_body, make_transaction, run
 
 MakeEngine = Callable[..., Engine[Transaction]]
-
-
-@pytest.fixture
-def make_engine(
-    tmp_path: Path, store_url: str, project: str, release: Release
-) -> Iterator[MakeEngine]:
-    made: list[Engine[Transaction]] = []
-
-    def make(**overrides: Any) -> Engine[Transaction]:
-        parts = {
-            "domain": FraudDomain(100),
-            "store": HotStore(store_url, Commands(project, VIEWS), budget_s=1.0),
-            "journal": Journal(tmp_path / "journal"),
-            "release": release,
-        }
-        made.append(Engine(**(parts | overrides)))
-        return made[-1]
-
-    yield make
-    for engine in made:
-        engine.close()
 
 
 def store_numbers(url: str, project: str, entity: str = "c1") -> list[int]:

@@ -47,28 +47,6 @@ READER = FraudReader(Parser("EUR", future_limit=timedelta(minutes=5)), FraudDoma
 
 
 @pytest.fixture
-def make_engine(
-    tmp_path: Path, store_url: str, project: str, release: Release
-) -> Iterator[Callable[..., Engine[Transaction]]]:
-    made: list[Engine[Transaction]] = []
-
-    def make(**overrides: Any) -> Engine[Transaction]:
-        parts = {
-            "domain": FraudDomain(100),
-            "store": HotStore(store_url, Commands(project, VIEWS), budget_s=1.0),
-            "journal": Journal(tmp_path / "journal"),
-            "release": release,
-        }
-        made.append(Engine(**(parts | overrides)))
-        return made[-1]
-
-    yield make
-    for engine in made:
-        engine.store.close()
-        engine.journal.close()
-
-
-@pytest.fixture
 def store(store_url: str, project: str) -> Iterator[OnlineStore]:
     """The engine's store as others see it."""
     online = OnlineStore(store_url, project, VIEWS)
