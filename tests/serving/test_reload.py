@@ -251,6 +251,17 @@ def test_a_change_is_taken_while_the_loop_goes_on_and_loaded_in_a_thread(
     assert threads == [True]
 
 
+async def followed(reloader: Reloader, lineup: Lineup, begin: Callable[[], object]) -> None:
+    """Begin a trial in a thread beside a worker that watches, and return when it has its challenger."""
+    reloader.begin()
+    task = asyncio.create_task(reloader.watch())
+    await asyncio.to_thread(begin)
+    async with asyncio.timeout(30):
+        while lineup.standing.challenger is None:
+            await asyncio.sleep(0.01)
+    task.cancel()
+
+
 def test_a_change_made_on_another_host_arrives_through_the_store(
     traffic: Traffic, lineup: Lineup, own: Release, other: Release, home: Path, store_url: str,
     project: str,
@@ -258,18 +269,8 @@ def test_a_change_made_on_another_host_arrives_through_the_store(
     elsewhere = Traffic(home / "elsewhere", store_url, project)
     hot = HotStore(store_url, Commands(project, VIEWS), budget_s=1.0)
 
-    async def scene() -> None:
-        reloader = make_reloader(
-            traffic, lineup, lambda _: other, lambda: hot.last(plan_key(project))
-        )
-        reloader.begin()
-        task = asyncio.create_task(reloader.watch())
-        await asyncio.to_thread(trial, elsewhere, own.id, other.id)
-        while lineup.standing.challenger is None:
-            await asyncio.sleep(0.01)
-        task.cancel()
-
-    loops.run(hot, asyncio.wait_for(scene(), 30))
+    reloader = make_reloader(traffic, lineup, lambda _: other, lambda: hot.last(plan_key(project)))
+    loops.run(hot, followed(reloader, lineup, lambda: trial(elsewhere, own.id, other.id)))
 
     assert mirrored(home) == elsewhere.current()
     elsewhere.close()
@@ -281,18 +282,8 @@ def test_without_the_store_a_change_of_the_home_is_followed(
     traffic = Traffic(home, NOWHERE, project)
     hot = HotStore(NOWHERE, Commands(project, VIEWS))
 
-    async def scene() -> None:
-        reloader = make_reloader(
-            traffic, lineup, lambda _: other, lambda: hot.last(plan_key(project))
-        )
-        reloader.begin()
-        task = asyncio.create_task(reloader.watch())
-        await asyncio.to_thread(trial, traffic, own.id, other.id)
-        while lineup.standing.challenger is None:
-            await asyncio.sleep(0.01)
-        task.cancel()
-
-    loops.run(hot, asyncio.wait_for(scene(), 30))
+    reloader = make_reloader(traffic, lineup, lambda _: other, lambda: hot.last(plan_key(project)))
+    loops.run(hot, followed(reloader, lineup, lambda: trial(traffic, own.id, other.id)))
 
     assert told(home).challenger == other.id
 
