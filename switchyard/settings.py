@@ -244,6 +244,11 @@ class Settings(BaseSettings):
         return self.home / "rollouts"
 
     @property
+    def monitoring(self) -> Path:
+        """What monitoring found of each day."""
+        return self.home / "monitoring"
+
+    @property
     def jobs(self) -> Path:
         return self.home / "jobs"
 

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from assets.fraud import batch, evaluation, features, journal, release, training, transactions
+from assets.fraud import (
+    batch,
+    evaluation,
+    features,
+    journal,
+    monitoring,
+    release,
+    training,
+    transactions,
+)
 
 Definition = dg.AssetsDefinition | dg.AssetChecksDefinition
 
@@ -22,4 +31,5 @@ def fraud_assets(days: dg.PartitionsDefinition) -> Sequence[Definition]:
         *release.assets(),
         *batch.assets(days),
         *journal.assets(),
+        *monitoring.assets(days),
     ]
