@@ -17,8 +17,8 @@ from switchyard.serving import valkey
 from tests.homes import own_environment
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
-COMMANDS = ["approve", "backtest", "batch-predict", "bench", "demo", "deploy", "down", "env", "explain", "reload", "replay",
-            "rollout", "serve", "status", "traffic", "ui", "up"]  # fmt: skip
+COMMANDS = ["approve", "backtest", "bench", "demo", "deploy", "down", "env", "explain", "reload", "replay",
+            "rollout", "score", "serve", "status", "traffic", "ui", "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
 constants: {currency: EUR}
@@ -87,7 +87,7 @@ def test_a_file_is_scored_in_batch_by_a_named_release(
     pq.write_table(pa.table(rows | {"transaction_id": ["a", "b"]}), tmp_path / "in.parquet")
     paths = [str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet")]
 
-    result = switchyard("batch-predict", *paths, "--release", release.id)
+    result = switchyard("score", *paths, "--release", release.id)
 
     assert result.exit_code == 0, result.output
     scores = pq.read_table(tmp_path / "out.parquet")["score"].to_pylist()
