@@ -96,11 +96,11 @@ def without_credentials(text: str) -> str:
 def files_in(source: Place) -> list[Found]:
     """``source`` if it is a file, else all of the folder's Parquet files, sorted by name.
 
-    Names that begin with a dot or an underscore are passed over, with all below them. Raises
+    In a folder names that begin with a dot or an underscore are passed over, with all below them. Raises
     StorageError if the object store can't be asked.
     """
     found = _local_files(source) if isinstance(source, Path) else _objects(source)
-    shown = (each for each in found if not re.search(r"(^|/)[._]", each.name))
+    shown = (e for e in found if e.place == source or not re.search(r"(^|/)[._]", e.name))
     return sorted(shown, key=lambda each: each.name)
 
 

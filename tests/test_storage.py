@@ -79,7 +79,7 @@ def test_a_folder_gives_its_parquet_files_by_name_and_none_that_is_hidden(
 
         assert [each.name for each in found] == ["b.parquet", "day=1/a.parquet"]
         assert [each.place for each in found] == [root / each.name for each in found]
-        assert [each.name for each in files_in(root / "b.parquet")] == ["b.parquet"]
+        assert [each.name for each in files_in(root / ".x.parquet")] == [".x.parquet"]
         assert files_in(root / "none") == []
 
 
