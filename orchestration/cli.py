@@ -461,27 +461,36 @@ def reload(json_file: Path | None, why: str) -> None:
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path, exists=True))
-@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("source", metavar="INPUT")
+@click.argument("output")
 @click.option("--release", "release_id", help="Which release scores; default: the champion.")
+@click.option("--threads", type=click.IntRange(min=1), help="Default: one for each processor.")
 @json_option
-def batch_predict(
-    source: Path, output: Path, release_id: str | None, json_file: Path | None
+def score(
+    source: str, output: str, release_id: str | None, threads: int | None, json_file: Path | None
 ) -> None:
-    """Score SOURCE, a Parquet file or a folder of them, into OUTPUT; started again, it goes on."""
+    """Score INPUT, a Parquet file or a folder of them, into OUTPUT; started again, it goes on.
+
+    OUTPUT is one file if it is named *.parquet, else a folder with a file for each of INPUT's. Both may be
+    s3:// URLs.
+    """
     from assets.fraud.registry import release_of
-    from switchyard.fraud.batch import score_file
+    from switchyard.fraud.batch import score_rows
     from switchyard.lake import Lake
     from switchyard.learning.release import load_release
+    from switchyard.storage import place_of
 
     settings = _open()
+    places = place_of(source), place_of(output)
     chosen = release_id or release_of(settings.mlflow_tracking_uri, "champion")
     if chosen is None:
         raise ServiceError("there is no champion yet: run `switchyard demo`, or name a --release")
-    release = load_release(settings.releases / chosen, threads=os.cpu_count() or 1)
+    release = load_release(settings.releases / chosen, threads=threads or os.cpu_count() or 1)
+    started = time.monotonic()
     with screen.bar(console) as advance:
-        rows = score_file(Lake(settings.lake), release, source.resolve(), output.resolve(), advance)
-    figures = {"rows": rows, "release": release.id, "output": str(output.resolve())}
+        rows = score_rows(Lake(settings.lake), release, *places, advance)
+    seconds = round(time.monotonic() - started, 2)
+    figures = {"rows": rows, "seconds": seconds, "release": release.id, "output": str(places[1])}
     console.print(screen.key_values(figures))
     _write_json(json_file, figures)
 
@@ -510,6 +519,7 @@ def explain(decision_id: str, json_file: Path | None) -> None:
 @_source_options
 @click.option("--only", help="serving, faults: these parts alone, comma-separated.")
 @click.option("--quick", is_flag=True, help="Little of it, for work in progress; ladder: one week.")
+@click.option("--rows", type=click.IntRange(min=1), help="batch: so many rows.")
 @click.option("--soak", is_flag=True, help="serving: ten minutes of load, too.")
 @click.option(
     "--folder",

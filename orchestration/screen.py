@@ -54,13 +54,17 @@ def progress(
 
 @contextmanager
 def bar(console: Console) -> Iterator[Advance]:
-    """One bar for one long piece of work, with the time that is left."""
+    """One bar for one long piece of work, with the time that is left at this run's pace."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as bars:
         task = bars.add_task("starting", total=None)
 
         def advance(what: str, position: int, total: int) -> None:
+            if (
+                bars.tasks[task].total is None
+            ):  # what an earlier run has done says nothing of the pace
+                bars.reset(task, completed=position)
             bars.update(task, description=what, completed=position, total=total)
 
         yield advance

@@ -6,6 +6,7 @@
     |   |-- SourceError        a file or folder of transactions can't be read as such
     |   |-- RequestError       one API request is wrong (carries the HTTP status and the field)
     |   `-- PlanError          the traffic plan, as it is, can't be changed like that
+    |-- StorageError           an object store does not answer, or refuses
     |-- LakeError              a table or day that a step needs is not in the lake
     |-- StoreError             the online store is down, slow or answers something else than it should
     |-- JournalError           a decision could not be written down, or a journal can't be read
@@ -57,6 +58,10 @@ class RequestError(InputError):
 
 class PlanError(InputError):
     """The traffic plan, as it is, can't be changed like that."""
+
+
+class StorageError(SwitchyardError):
+    """An object store does not answer, or refuses."""
 
 
 class LakeError(SwitchyardError):

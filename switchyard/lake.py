@@ -18,12 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from switchyard.errors import LakeError
+from switchyard.storage import Place, whole_object
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Place) -> Iterator[BinaryIO]:
     """A file to write: synced and renamed at the end, so that a reader sees the old one or the new one,
-    never a part of one; nothing is left of it if the writing fails."""
+    never a part of one; nothing is left of it if the writing fails. In an object store likewise."""
+    if not isinstance(path, Path):
+        with whole_object(path) as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -36,13 +41,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
+def write_parquet(table: pa.Table, path: Place) -> None:
     """Write a table as a :func:`whole_file`."""
     with whole_file(path) as file:
         pq.write_table(table, file, compression="zstd")
 
 
-def write_text(text: str, path: Path) -> None:
+def write_text(text: str, path: Place) -> None:
     """The same for a small text file."""
     with whole_file(path) as file:
         file.write(text.encode("utf-8"))

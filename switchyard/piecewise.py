@@ -1,33 +1,43 @@
-"""A table too large for memory, worked through piece by piece into one file that appears whole.
+"""A table too large for memory, worked through piece by piece into files that appear whole.
 
 Killed and started again, the work goes on behind the last finished piece, and each row is written once:
-finished pieces lie in a hidden folder beside the output until the output is there. Not here: what is done to
-the rows.
+finished pieces lie beside the output, in a hidden folder named by what they are pieces of, until the output is
+there. So nothing has to be renamed, and an object store does as well as a disk: a piece is there or not, and
+two who do the same work write the same pieces. Not here: what is done to the rows; places (``storage``).
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from switchyard import storage
 from switchyard.errors import InputError
 from switchyard.lake import whole_file, write_text
+from switchyard.storage import Found, Place, within
 
+T = TypeVar("T")
 BATCH_ROWS = 65_536
 """Rows in memory at a time."""
 PIECE_ROWS = 2 * BATCH_ROWS
 """Rows of a piece: what a kill loses at most."""
-_PLAN = "plan.json"
+MANIFEST = "_manifest.json"
+"""Written last into an output folder: the files that belong to it, and their rows."""
+_LOOKING = 8
+"""Files looked into at a time, before any work."""
 
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how many rows of it, of how many."""
@@ -39,7 +49,7 @@ Count = Callable[[int], None]
 class Stretch:
     """Consecutive row groups of one file, at least a piece of work."""
 
-    file: Path
+    file: Place
     groups: tuple[int, ...]
     rows: int
 
@@ -50,35 +60,90 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Parquet:
-    """A Parquet file, or all of a folder in the order of their names."""
+class SourceFile:
+    """One file of the input."""
 
-    source: Path
+    found: Found
     stretches: tuple[Stretch, ...]
-    schema: pa.Schema
-
-    @classmethod
-    def at(cls, source: Path) -> Parquet:
-        """Raises InputError if there is none, or files of one folder have other columns."""
-        files = _files(source)
-        opened = [(file, _open(file)) for file in files]
-        schema = opened[0][1].schema_arrow.remove_metadata()
-        for file, parquet in opened:
-            if parquet.schema_arrow.names != schema.names:
-                raise InputError(
-                    f"{file} has other columns than {files[0].name}; one input has one set"
-                )
-        stretches = (s for file, parquet in opened for s in _stretches(file, parquet.metadata))
-        return cls(source, tuple(stretches), schema)
 
     @property
     def rows(self) -> int:
         return sum(stretch.rows for stretch in self.stretches)
 
 
+@dataclass(frozen=True, slots=True)
+class Parquet:
+    """A Parquet file, or all of a folder and of the folders in it, in the order of their names."""
+
+    source: Place
+    files: tuple[SourceFile, ...]
+    schema: pa.Schema
+
+    @classmethod
+    def at(cls, source: Place) -> Parquet:
+        """Raises InputError if there is none, or files of one folder have other columns."""
+        found = storage.files_in(source)
+        if not found:
+            what = "a folder without .parquet files" if storage.there(source) else "not there"
+            raise InputError(f"{source} is {what}; a Parquet file, or a folder of them, is needed")
+        with ThreadPoolExecutor(_LOOKING) as pool:
+            looked = list(pool.map(_look, found))
+        schema = looked[0][1]
+        for file, columns in looked:
+            if columns.names != schema.names:
+                raise InputError(
+                    f"{file.found.place} has other columns than {found[0].name}; one input has one set"
+                )
+        return cls(source, tuple(file for file, _ in looked), schema)
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Rows of a stretch, and where what came of them lies."""
+
+    place: Place
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A file of the output, by its name in it, and what it is made from."""
+
+    place: Place
+    name: str
+    parts: tuple[tuple[Stretch, tuple[_Piece, ...]], ...]
+
+    @property
+    def pieces(self) -> list[_Piece]:
+        return [piece for _, pieces in self.parts for piece in pieces]
+
+
+def is_file(output: Place) -> bool:
+    """Whether an output is one file: its name ends in ``.parquet``. Any other is a folder of files named as
+    the input's, with a manifest."""
+    return output.name.endswith(".parquet")
+
+
+def check_apart(source: Place, output: Place) -> None:
+    """Raises InputError if one lies within the other, or something else is where the output should be."""
+    if within(output, source) or within(source, output):
+        raise InputError(f"{output} and the input lie within one another; write elsewhere")
+    if output.parent == output or not output.name:
+        raise InputError(f"{output} has nothing beside it; name an output below it")
+    if isinstance(output, Path) and output.exists() and output.is_file() != is_file(output):
+        there = "file" if output.is_file() else "folder"
+        raise InputError(
+            f"{output} is a {there}; an output named *.parquet is a file, any other a folder"
+        )
+
+
 def work_through(
     source: Parquet,
-    output: Path,
+    output: Place,
     work: Work,
     *,
     columns: Sequence[str],
@@ -88,50 +153,36 @@ def work_through(
 ) -> int:
     """Write ``work`` of every row of ``source`` to ``output``, in their order; returns the rows.
 
-    ``work`` gets tables of ``columns`` with at most BATCH_ROWS rows and returns one row of ``schema`` for
-    each. ``identity`` names the work: pieces of other work, or of an input that has changed since, are
-    not taken over. Raises InputError if another process writes this output, or the input changes.
+    The output is a file or a folder (``is_file``). ``work`` gets tables of ``columns`` with at most
+    BATCH_ROWS rows and returns one row of ``schema`` for each. ``identity`` names the work: pieces of other
+    work, or of an input that has changed since, are not taken over. Raises InputError if another process
+    writes this output, or the input changes; StorageError if an object store fails.
     """
-    plan = _plan(source, identity)
-    with _scratch(output, plan) as scratch:
-        parts: list[Path] = []
-        done = 0
-        for stretch in source.stretches:
-            with closing(_Reading(stretch, columns)) as reading:
-                for rows in stretch.pieces():
-                    parts.append(scratch / f"{len(parts):06}.parquet")
-                    if parts[-1].exists():
-                        reading.skip(rows)
-                    else:
-                        told = _from(done, source, advance)
-                        _write(map(work, reading.take(rows)), parts[-1], schema, told)
-                    done += rows
-                    advance(source.source.name, done, source.rows)
-        if _plan(Parquet.at(source.source), identity) != plan:
+    check_apart(source.source, output)
+    with _scratch(output) as scratch:
+        plan = _digest(identity, [file.found for file in source.files])
+        targets = _targets(source, output, scratch / plan)
+        _refuse_strangers(output, targets)
+        _make_pieces(
+            source, targets, work, columns, schema, storage.files_in(scratch / plan), advance
+        )
+        if _digest(identity, storage.files_in(source.source)) != plan:
             raise InputError(f"{source.source} changed while it was read; start again")
-        _join(parts, output, schema)
-        shutil.rmtree(scratch)
-    return done
+        _put_together(output, targets, schema)
+        storage.remove_folder(scratch)
+    return source.rows
 
 
-def _files(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    found = sorted(p for p in source.glob("*.parquet") if not p.name.startswith("."))
-    if not found:
-        what = "a folder without .parquet files" if source.is_dir() else "not there"
-        raise InputError(f"{source} is {what}; a Parquet file, or a folder of them, is needed")
-    return found
-
-
-def _open(file: Path) -> pq.ParquetFile:
+def _look(found: Found) -> tuple[SourceFile, pa.Schema]:
     try:
-        return pq.ParquetFile(file)
+        with storage.reading(found.place) as given, pq.ParquetFile(**given) as file:
+            stretches = tuple(_stretches(found.place, file.metadata))
+            return SourceFile(found, stretches), file.schema_arrow.remove_metadata()
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file} can't be read as Parquet: {error}") from None
+        raise InputError(f"{found.place} can't be read as Parquet: {error}") from None
 
 
-def _stretches(file: Path, metadata: pq.FileMetaData) -> Iterator[Stretch]:
+def _stretches(file: Place, metadata: pq.FileMetaData) -> Iterator[Stretch]:
     groups: list[int] = []
     rows = 0
     for group in range(metadata.num_row_groups):
@@ -144,18 +195,55 @@ def _stretches(file: Path, metadata: pq.FileMetaData) -> Iterator[Stretch]:
         yield Stretch(file, tuple(groups), rows)
 
 
-def _plan(source: Parquet, identity: str) -> str:
-    """What has to be the same for finished pieces to be taken over."""
-    stats = {stretch.file: stretch.file.stat() for stretch in source.stretches}
-    files = [[str(file), s.st_size, s.st_mtime_ns] for file, s in stats.items()]
-    rows = [stretch.pieces() for stretch in source.stretches]
-    return json.dumps({"work": identity, "files": files, "rows": rows})
+# ---------------------------------------------------------------- the plan
+
+
+def _digest(identity: str, files: Sequence[Found]) -> str:
+    """Names what has to be the same for finished pieces to be taken over."""
+    states = [[str(file.place), file.state] for file in files]
+    content = json.dumps({"work": identity, "piece_rows": PIECE_ROWS, "files": states})
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _targets(source: Parquet, output: Place, folder: Place) -> list[_Target]:
+    numbers = count()
+    made = [
+        (
+            file.found.name,
+            tuple(
+                (stretch, tuple(_Piece(folder / f"{next(numbers):06}.parquet", rows)
+                                for rows in stretch.pieces()))
+                for stretch in file.stretches
+            ),
+        )
+        for file in source.files
+    ]  # fmt: skip
+    if is_file(output):
+        return [_Target(output, output.name, tuple(part for _, parts in made for part in parts))]
+    return [_Target(output / name, name, parts) for name, parts in made]
+
+
+def _refuse_strangers(output: Place, targets: Sequence[_Target]) -> None:
+    """In an output folder nothing may lie that a reader would take for a part of it."""
+    if is_file(output):
+        return
+    known = {target.name for target in targets}
+    strangers = [each.name for each in storage.files_in(output) if each.name not in known]
+    if strangers:
+        raise InputError(
+            f"{output} holds files that the input has none of ({', '.join(strangers[:3])}); delete them, "
+            "or write elsewhere"
+        )
 
 
 @contextmanager
-def _scratch(output: Path, plan: str) -> Iterator[Path]:
-    """The folder of finished pieces, this process's alone; emptied if they are of another plan."""
+def _scratch(output: Place) -> Iterator[Place]:
+    """The folder of pieces. On this machine it is one process's alone; in a store two may work beside each
+    other, who finishes last finds the pieces gone."""
     folder = output.with_name(f".{output.name}.pieces")
+    if not isinstance(folder, Path):
+        yield folder
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
@@ -167,13 +255,6 @@ def _scratch(output: Path, plan: str) -> Iterator[Path]:
             raise InputError(
                 f"another process is writing {output}; wait for it, or write elsewhere"
             )
-        for left in output.parent.glob(f".{output.name}.*.part"):  # by one that was killed
-            left.unlink(missing_ok=True)
-        known = folder / _PLAN
-        if not known.exists() or known.read_text(encoding="utf-8") != plan:
-            for stale in folder.glob("*.parquet"):
-                stale.unlink()
-            write_text(plan, known)
         yield folder
 
 
@@ -183,13 +264,43 @@ def _is_at(lock: TextIO, folder: Path) -> bool:
     return there.exists() and os.path.samestat(os.fstat(lock.fileno()), there.stat())
 
 
+# ---------------------------------------------------------------- pieces
+
+
+def _make_pieces(
+    source: Parquet,
+    targets: Sequence[_Target],
+    work: Work,
+    columns: Sequence[str],
+    schema: pa.Schema,
+    made: Sequence[Found],
+    advance: Advance,
+) -> None:
+    """Write the pieces that are not ``made``."""
+    kept = {found.name for found in made}
+    done = sum(p.rows for target in targets for p in target.pieces if p.place.name in kept)
+
+    def told(more: int) -> None:
+        advance(source.source.name, done + more, source.rows)
+
+    told(0)
+    for stretch, pieces in (part for target in targets for part in target.parts):
+        with closing(_Reading(stretch, columns)) as reading:
+            for piece in pieces:
+                if piece.place.name in kept:
+                    reading.skip(piece.rows)
+                else:
+                    _write(map(work, reading.take(piece.rows)), piece.place, schema, told)
+                    done += piece.rows
+
+
 class _Reading:
-    """The rows of a stretch in order, read when they are taken."""
+    """The rows of a stretch in order, read when the first of them are taken."""
 
     def __init__(self, stretch: Stretch, columns: Sequence[str]) -> None:
         self._stretch, self._columns = stretch, list(columns)
         self._skipped = 0
-        self._batches: Iterator[pa.Table] | None = None
+        self._batches: Generator[pa.Table] | None = None
         self._rest: pa.Table | None = None
 
     def skip(self, rows: int) -> None:
@@ -206,44 +317,87 @@ class _Reading:
                 yield batch
 
     def close(self) -> None:
-        self._batches = self._rest = None
+        if self._batches is not None:
+            self._batches.close()
+        self._rest = None
 
     def _next(self, most: int) -> pa.Table:
         if self._batches is None:
-            self._batches = _batches(self._stretch, self._columns)
+            self._batches = _ahead(_batches(self._stretch, self._columns))
         batch = self._rest if self._rest is not None else next(self._batches)
         self._rest = batch.slice(most) if len(batch) > most else None
         return batch.slice(0, most)
 
 
-def _batches(stretch: Stretch, columns: list[str]) -> Iterator[pa.Table]:
+def _ahead(items: Generator[T]) -> Generator[T]:
+    """The same, each made while the one before it is used."""
+    with closing(items), ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def _batches(stretch: Stretch, columns: list[str]) -> Generator[pa.Table]:
+    groups = list(stretch.groups)
     try:
-        with pq.ParquetFile(stretch.file) as file:
-            for batch in file.iter_batches(
-                BATCH_ROWS, row_groups=list(stretch.groups), columns=columns
-            ):
+        with storage.reading(stretch.file) as given, pq.ParquetFile(**given) as file:
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{stretch.file} can't be read to its end: {error}") from None
 
 
-def _write(tables: Iterator[pa.Table], part: Path, schema: pa.Schema, advance: Count) -> None:
+def _write(tables: Iterator[pa.Table], piece: Place, schema: pa.Schema, advance: Count) -> None:
     done = 0
-    with whole_file(part) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with whole_file(piece) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for table in tables:
             writer.write_table(table)
             done += len(table)
             advance(done)
 
 
-def _from(done: int, source: Parquet, advance: Advance) -> Count:
-    return lambda more: advance(source.source.name, done + more, source.rows)
+# ---------------------------------------------------------------- the output
 
 
-def _join(parts: Sequence[Path], output: Path, schema: pa.Schema) -> None:
-    """One file of the finished pieces, batch by batch."""
-    with whole_file(output) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for part in parts:
-            with pq.ParquetFile(part) as finished:
-                for batch in finished.iter_batches(PIECE_ROWS):
-                    writer.write_batch(batch)
+def _put_together(output: Place, targets: Sequence[_Target], schema: pa.Schema) -> None:
+    """Each file of the output from its pieces; of a folder the manifest last, and gone until then."""
+    manifest = output / MANIFEST
+    if not is_file(output):
+        storage.remove(manifest)
+    _drop_leftovers(targets)
+    for target in targets:
+        _join(target, schema)
+    if not is_file(output):
+        rows = {target.name: sum(piece.rows for piece in target.pieces) for target in targets}
+        write_text(json.dumps({"rows": sum(rows.values()), "files": rows}, indent=1), manifest)
+
+
+def _drop_leftovers(targets: Sequence[_Target]) -> None:
+    """Files begun by a process that was killed."""
+    for folder in {target.place.parent for target in targets if isinstance(target.place, Path)}:
+        for left in folder.glob(".*.part"):
+            begun = re.fullmatch(r"\.(.+)\.\d+\.part", left.name)
+            if begun and folder / begun[1] in {target.place for target in targets}:
+                left.unlink(missing_ok=True)
+
+
+def _join(target: _Target, schema: pa.Schema) -> None:
+    """One file of its finished pieces, batch by batch."""
+    with (
+        whole_file(target.place) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for piece in target.pieces:
+            for batch in _finished(piece, target):
+                writer.write_batch(batch)
+
+
+def _finished(piece: _Piece, target: _Target) -> Iterator[pa.RecordBatch]:
+    try:
+        with storage.reading(piece.place) as given, pq.ParquetFile(**given) as file:
+            yield from file.iter_batches(PIECE_ROWS)
+    except FileNotFoundError:
+        raise InputError(
+            f"another process has finished {target.place} meanwhile, and taken the pieces away"
+        ) from None

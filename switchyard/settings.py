@@ -7,6 +7,7 @@ the defaults below. Nothing else in the project reads the environment for its ow
 from __future__ import annotations
 
 import os
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,10 +21,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from switchyard.errors import SettingsError
+from switchyard.errors import InputError, SettingsError
+from switchyard.storage import Place, is_url, place_of, without_credentials
 
 SourceName = Literal["simulator", "handbook", "file"]
 
+_BETWEEN = re.compile(r":(?!//|[^:/]*@)")
+"""Between paths and URLs in one text; not the colons of a URL."""
 _PROJECT = Path(__file__).resolve().parents[1]
 FIRST_DAYS: dict[SourceName, date] = {
     "simulator": date(2026, 1, 1),
@@ -112,9 +116,11 @@ class Settings(BaseSettings):
         int, Field(ge=1, description="Requests that may wait in one worker; more get 503")
     ] = 2_000
     batch_roots: Annotated[
-        tuple[Path, ...] | None,
+        tuple[str, ...] | None,
         NoDecode,
-        Field(description="Folders that batch jobs read and write, ':' between; None: home/batch"),
+        Field(
+            description="Folders and s3:// URLs that batch jobs use, ':' between; None: home/batch"
+        ),
     ] = None
     batch_jobs: Annotated[int, Field(ge=1, description="Batch jobs that run at a time")] = 1
     future_limit_s: Annotated[
@@ -184,15 +190,17 @@ class Settings(BaseSettings):
     @field_validator("batch_roots", mode="before")
     @classmethod
     def _from_one_text(cls, roots: object) -> object:
-        return tuple(filter(None, roots.split(os.pathsep))) if isinstance(roots, str) else roots
+        return tuple(filter(None, _BETWEEN.split(roots))) if isinstance(roots, str) else roots
 
     @field_validator("batch_roots")
     @classmethod
-    def _absolute(cls, roots: tuple[Path, ...] | None) -> tuple[Path, ...] | None:
+    def _absolute(cls, roots: tuple[str, ...] | None) -> tuple[str, ...] | None:
         """A request is checked against them, so where a process was started must not matter."""
         for root in roots or ():
-            if not root.is_absolute():
-                raise ValueError(f"'{root}' must be an absolute path")
+            if is_url(root):
+                _check_url(root)
+            elif not Path(root).is_absolute():
+                raise ValueError(f"'{root}' must be an absolute path or an s3:// URL")
         return roots
 
     @field_validator("data", "column_map", "tls_certificate", "tls_key")
@@ -258,9 +266,11 @@ class Settings(BaseSettings):
         return self.home / "deployments"
 
     @property
-    def batch_folders(self) -> tuple[Path, ...]:
+    def batch_folders(self) -> tuple[Place, ...]:
         """The folders under which a request may name files."""
-        return self.batch_roots or (self.home / "batch",)
+        if self.batch_roots is None:
+            return (self.home / "batch",)
+        return tuple(place_of(root) if is_url(root) else Path(root) for root in self.batch_roots)
 
     @property
     def cold_store(self) -> Path:
@@ -269,6 +279,13 @@ class Settings(BaseSettings):
     @property
     def mlflow_tracking_uri(self) -> str:
         return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+
+def _check_url(root: str) -> None:
+    try:
+        place_of(root)
+    except InputError as error:
+        raise ValueError(error) from None
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -285,6 +302,6 @@ def load_settings(**overrides: Any) -> Settings:
             f"setting '{'.'.join(map(str, e['loc']))}' is {e['input']!r}: {e['msg']}"
             for e in error.errors()
         ]
-        raise SettingsError("; ".join(lines)) from None
+        raise SettingsError(without_credentials("; ".join(lines))) from None
     except ValueError as error:  # a home file that is no TOML
         raise SettingsError(f"{home / 'switchyard.toml'} can't be read: {error}") from None

@@ -8,6 +8,7 @@ import pytest
 
 from switchyard.errors import SettingsError
 from switchyard.settings import default_home, load_settings
+from switchyard.storage import place_of
 
 
 @pytest.fixture
@@ -65,10 +66,19 @@ def test_folders_for_batch_jobs_come_from_one_text_or_from_a_list(
 
     (home / "switchyard.toml").write_text('batch_roots = ["/srv/in", "/srv/out"]')
     from_file = load_settings(home=home).batch_folders
-    monkeypatch.setenv("SWITCHYARD_BATCH_ROOTS", "/mnt/in:/mnt/out")
+    monkeypatch.setenv("SWITCHYARD_BATCH_ROOTS", "/mnt/in:s3://bank/batch:/mnt/out")
 
     assert from_file == (Path("/srv/in"), Path("/srv/out"))
-    assert load_settings(home=home).batch_folders == (Path("/mnt/in"), Path("/mnt/out"))
+    assert load_settings(home=home).batch_folders == (
+        Path("/mnt/in"), place_of("s3://bank/batch"), Path("/mnt/out")
+    )  # fmt: skip
+
+
+def test_credentials_in_a_folder_for_batch_jobs_are_refused_and_not_repeated(home: Path) -> None:
+    with pytest.raises(SettingsError, match="must not hold credentials") as caught:
+        load_settings(home=home, batch_roots="/mnt/in:s3://key:secret@bank/batch")
+
+    assert "secret" not in str(caught.value)
 
 
 def test_a_home_file_that_is_no_toml_is_named(home: Path) -> None:

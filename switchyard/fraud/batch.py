@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from switchyard.lake import Lake
 from switchyard.learning import Floats
 from switchyard.learning.release import Release
 from switchyard.piecewise import Advance, Parquet, work_through
+from switchyard.storage import Place
 
 SCHEMA = pa.schema(
     [
@@ -38,18 +38,20 @@ SPAN_DAYS = 7
 _DECISIONS = np.array(["allow", "review", "block"], dtype=object)
 
 
-def score_file(
+def score_rows(
     lake: Lake,
     release: Release,
-    source: Path,
-    output: Path,
+    source: Place,
+    output: Place,
     advance: Advance = lambda _what, _done, _of: None,
 ) -> int:
-    """Score every row of ``source``, a Parquet file or a folder of them, into the file ``output``; rows.
+    """Score every row of ``source``, a Parquet file or a folder of them, into ``output``; rows.
 
-    Started again after a kill it goes on behind the last finished piece (``piecewise``). Raises
-    InputError if the rows are of neither form or can't be read, LakeError if a transaction's activity is
-    not in the lake, ReleaseError if transactions need columns that this code does not compute.
+    The output is one file if it is named ``*.parquet``, else a folder with a file for each of the
+    input's. Both may lie in an object store. Started again after a kill it goes on behind the last finished
+    piece (``piecewise``). Raises InputError if the rows are of neither form or can't be read, LakeError if a
+    transaction's activity is not in the lake, ReleaseError if transactions need columns that this code does
+    not compute, StorageError if an object store fails.
     """
     rows = Parquet.at(source)
     form = _form_of(rows, lake, release)
@@ -71,7 +73,7 @@ def score_days(lake: Lake, release: Release, days: list[date]) -> dict[date, int
     Raises LakeError if a day's transactions lack their activity.
     """
     return {
-        day: score_file(
+        day: score_rows(
             lake, release, lake.path("transactions", day), lake.path("batch_scores", day)
         )
         for day in days

@@ -22,7 +22,7 @@ from switchyard.learning.release import load_release, read_manifest
 from switchyard.serving.job_api import JobApi
 from switchyard.serving.job_files import Job
 from switchyard.serving.jobs import Jobs
-from switchyard.serving.places import allowed_path
+from switchyard.serving.places import allowed_place
 from switchyard.settings import Settings, load_settings
 
 NICENESS = 15
@@ -68,14 +68,14 @@ def launch(settings: Settings) -> None:
 
 def do_job(settings: Settings, job: Job, advance: Callable[[str, int, int], None]) -> int:
     """Do one job; its rows. Where its files lie is checked once more: a link may have changed."""
-    from switchyard.fraud.batch import score_file
+    from switchyard.fraud.batch import score_rows
 
     roots = settings.batch_folders
-    return score_file(
+    return score_rows(
         Lake(settings.lake),
         load_release(Path(job.release_folder), threads=max(1, (os.cpu_count() or 1) // 2)),
-        allowed_path(job.input_uri or "", roots, "input_uri"),
-        allowed_path(job.output_uri or "", roots, "output_uri"),
+        allowed_place(job.input_uri or "", roots, "input_uri"),
+        allowed_place(job.output_uri or "", roots, "output_uri"),
         advance,
     )
 

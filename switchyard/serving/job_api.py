@@ -10,13 +10,15 @@ from typing import Annotated
 
 import msgspec
 
-from switchyard.errors import RequestError
+from switchyard.errors import InputError, RequestError
 from switchyard.learning.release import MANIFEST
+from switchyard.piecewise import check_apart
 from switchyard.serving.jobs import Jobs
-from switchyard.serving.places import allowed_path
+from switchyard.serving.places import allowed_place
 from switchyard.serving.reading import read
 from switchyard.serving.releases import checked_id
 from switchyard.serving.replies import Answer, encode
+from switchyard.storage import Place
 
 Uri = Annotated[str, msgspec.Meta(min_length=1, max_length=2_048)]
 _NAMED = 10
@@ -24,7 +26,8 @@ _NAMED = 10
 
 
 class JobBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Score every row of ``input_uri`` (a Parquet file or a folder of them) into the file ``output_uri``.
+    """Score every row of ``input_uri`` (a Parquet file or a folder of them) into ``output_uri``: one file if
+    it ends in ``.parquet``, else a folder with a file for each of the input's.
 
     Without ``release`` the one that decides now does it.
     """
@@ -78,7 +81,7 @@ class JobApi(WaitingJobs):
         self,
         jobs: Jobs,
         *,
-        roots: Sequence[Path],
+        roots: Sequence[Place],
         releases: Path,
         own: tuple[str, Path],
         champion: Callable[[], str],
@@ -92,8 +95,8 @@ class JobApi(WaitingJobs):
         """202 with the job's id. Raises RequestError: 403 for a path that is not allowed, 404 for a release
         that is not there, 422 for what is wrong with the body, 503 if too many jobs wait."""
         asked = read(_decode, body)
-        source = allowed_path(asked.input_uri, self._roots, "input_uri")
-        output = allowed_path(asked.output_uri, self._roots, "output_uri")
+        source = allowed_place(asked.input_uri, self._roots, "input_uri")
+        output = allowed_place(asked.output_uri, self._roots, "output_uri")
         _check(source, output)
         release, folder = self._release(asked.release)
         uris = {"input_uri": source.as_uri(), "output_uri": output.as_uri()}
@@ -115,12 +118,11 @@ class JobApi(WaitingJobs):
         )
 
 
-def _check(source: Path, output: Path) -> None:
-    if not source.exists():
+def _check(source: Place, output: Place) -> None:
+    """What can be said without asking an object store: that is for the job."""
+    if isinstance(source, Path) and not source.exists():
         raise RequestError(f"input_uri: there is nothing at {source}", field="input_uri")
-    if output.is_dir():
-        raise RequestError(
-            f"output_uri: {output} is a folder; a file to write is needed", field="output_uri"
-        )
-    if output == source or output.is_relative_to(source):
-        raise RequestError("output_uri lies within the input", field="output_uri")
+    try:
+        check_apart(source, output)
+    except InputError as error:
+        raise RequestError(f"output_uri: {error}", field="output_uri") from None

@@ -13,7 +13,7 @@ import pytest
 from switchyard.errors import InputError, LakeError, ReleaseError
 from switchyard.fraud import batch
 from switchyard.fraud.activity import build_activity
-from switchyard.fraud.batch import score_days, score_file
+from switchyard.fraud.batch import score_days, score_rows
 from switchyard.fraud.features import vectors_of
 from switchyard.fraud.windows import build_profiles
 from switchyard.lake import Lake
@@ -66,7 +66,7 @@ def test_vectors_get_the_scores_and_decisions_of_the_release(
     rows = vector_rows()
     pq.write_table(rows.select(rows.column_names[::-1]), tmp_path / "in.parquet")
 
-    count = score_file(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    count = score_rows(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
 
     found = pq.read_table(tmp_path / "out.parquet")
     expected = release.score(np.column_stack([rows[c].to_numpy() for c in COLUMNS]))
@@ -87,7 +87,7 @@ def test_whole_numbers_and_nulls_are_taken_as_vectors_too(
     whole = rows.set_column(place, "amount", pa.array([1_700, None, 5], pa.int32()))
     pq.write_table(whole, tmp_path / "in.parquet")
 
-    score_file(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    score_rows(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
 
     X = np.column_stack([rows[c].to_numpy() for c in COLUMNS])
     X[:, COLUMNS.index("amount")] = [1_700, np.nan, 5]
@@ -109,7 +109,7 @@ def test_transactions_in_any_order_get_the_scores_of_their_own_moment(
     shuffled = rows.take(np.random.default_rng(5).permutation(len(rows)))
     pq.write_table(shuffled, tmp_path / "in.parquet")
 
-    score_file(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    score_rows(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
 
     found = pq.read_table(tmp_path / "out.parquet")
     ids = shuffled["transaction_id"].to_pylist()
@@ -135,7 +135,7 @@ def test_rows_of_neither_form_are_refused_with_what_is_missing(
     pq.write_table(vector_rows().drop_columns(["amount"]), tmp_path / "in.parquet")
 
     with pytest.raises(InputError, match=r"nor vectors of release .* \(missing amount\)"):
-        score_file(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
+        score_rows(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
 
 
 def test_a_feature_that_is_text_and_a_row_without_an_id_are_refused(
@@ -148,7 +148,7 @@ def test_a_feature_that_is_text_and_a_row_without_an_id_are_refused(
     for table, words in ((text, "is string; a feature is a number"), (nameless, "1 rows have no")):
         pq.write_table(table, tmp_path / "in.parquet")
         with pytest.raises(InputError, match=words):
-            score_file(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
+            score_rows(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
 
 
 def test_transactions_that_the_lake_does_not_know_are_refused(
@@ -159,7 +159,7 @@ def test_transactions_that_the_lake_does_not_know_are_refused(
     pq.write_table(later.set_column(0, later.schema.field(0), ids), tmp_path / "in.parquet")
 
     with pytest.raises(LakeError, match="lacks 3 of 3"):
-        score_file(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
+        score_rows(lake, release, tmp_path / "in.parquet", tmp_path / "out.parquet")
 
 
 def test_a_release_of_other_code_scores_vectors_but_no_transactions(
@@ -169,8 +169,8 @@ def test_a_release_of_other_code_scores_vectors_but_no_transactions(
     pq.write_table(vector_rows(), tmp_path / "vectors.parquet")
     pq.write_table(all_transactions(lake), tmp_path / "transactions.parquet")
 
-    rows = score_file(lake, other, tmp_path / "vectors.parquet", tmp_path / "out.parquet")
+    rows = score_rows(lake, other, tmp_path / "vectors.parquet", tmp_path / "out.parquet")
 
     assert rows == 200
     with pytest.raises(ReleaseError, match="only rows that hold them already"):
-        score_file(lake, other, tmp_path / "transactions.parquet", tmp_path / "out.parquet")
+        score_rows(lake, other, tmp_path / "transactions.parquet", tmp_path / "out.parquet")

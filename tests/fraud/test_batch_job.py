@@ -16,13 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from switchyard import storage
 from switchyard.errors import RequestError
 from switchyard.fraud import batch_job
 from switchyard.fraud.batch_job import job_api_of
+from switchyard.lake import whole_file
 from switchyard.learning.release import Release
 from switchyard.serving.job_api import JobApi
 from switchyard.serving.job_files import Job
 from switchyard.settings import Settings, load_settings
+from switchyard.storage import Place
+from tests.object_store import running_object_store
 from tests.releases import COLUMNS, make_release
 
 WAIT_S = 60.0
@@ -59,11 +63,12 @@ def processes(settings: Settings) -> list[psutil.Process]:
     return found
 
 
-def write_vectors(file: Path, rows: int, group_rows: int) -> None:
+def write_vectors(file: Place, rows: int, group_rows: int) -> None:
     X = np.random.default_rng(1).integers(0, 200, (rows, len(COLUMNS))) * 10.0
     columns = {name: X[:, i] for i, name in enumerate(COLUMNS)}
     table = pa.table({"transaction_id": [f"t{i}" for i in range(rows)], **columns})
-    pq.write_table(table, file, row_group_size=group_rows)
+    with whole_file(file) as opened:
+        pq.write_table(table, opened, row_group_size=group_rows)
 
 
 def submit(api: JobApi, **body: Any) -> str:
@@ -102,7 +107,7 @@ def test_killed_half_way_a_job_goes_on_and_writes_each_row_once(
     job_id = submit(api, **paths)
     pieces = folder / ".out.parquet.pieces"
     deadline = time.monotonic() + WAIT_S
-    while not list(pieces.glob("[0-9]*.parquet")) and time.monotonic() < deadline:
+    while not list(pieces.glob("*/[0-9]*.parquet")) and time.monotonic() < deadline:
         time.sleep(0.005)
 
     for process in processes(settings):
@@ -122,6 +127,41 @@ def test_killed_half_way_a_job_goes_on_and_writes_each_row_once(
     assert scored["release"].unique().to_pylist() == [release.id]
     assert json.loads((settings.jobs / job_id / "progress.json").read_text())["starts"] == 2
     assert sorted(p.name for p in folder.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+def test_a_job_in_an_object_store_goes_on_after_a_kill_likewise(
+    settings: Settings, release: Release, tmp_path: Path
+) -> None:
+    """Each of two files is a piece; the process dies while the second is scored."""
+    with running_object_store(tmp_path / "store") as store:
+        root = store.place("batch")
+        allowed = settings.model_copy(update={"batch_roots": (str(root),)})
+        (settings.home / "switchyard.toml").write_text(f'batch_roots = ["{root}"]')
+        api = job_api_of(allowed, release.folder, lambda: release.id)
+        for name in ("a.parquet", "b.parquet"):
+            write_vectors(root / "in" / name, rows=60_000, group_rows=60_000)
+        uris = {"input_uri": f"{root}/in", "output_uri": f"{root}/out"}
+        job_id = submit(api, **uris)
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline and not any(
+            name.startswith("batch/.out.pieces/") for name in store.names()
+        ):
+            time.sleep(0.005)
+
+        for process in processes(settings):
+            process.send_signal(signal.SIGKILL)
+        assert submit(api, **uris) == job_id
+        told = wait_until(api, job_id, ended)
+
+        assert (told["status"], told["error"], told["rows"]) == ("done", None, 120_000)
+        for name in ("a.parquet", "b.parquet"):
+            with storage.reading(root / "out" / name) as given:
+                scored = pq.ParquetFile(**given).read()
+            assert scored["transaction_id"].to_pylist() == [f"t{i}" for i in range(60_000)]
+        written = [name for name in store.names() if not name.startswith("batch/in/")]
+        assert written == [
+            f"batch/out/{name}" for name in ("_manifest.json", "a.parquet", "b.parquet")
+        ]
 
 
 def test_jobs_that_wait_are_all_done_each_by_its_release_and_one_that_cant_be_says_why(
@@ -152,7 +192,8 @@ def test_jobs_that_wait_are_all_done_each_by_its_release_and_one_that_cant_be_sa
     [
         ({"output_uri": "{folder}/out.parquet"}, 422, "input_uri"),
         ({"input_uri": "{folder}/none.parquet"}, 422, "input_uri"),
-        ({"input_uri": "s3://bucket/in.parquet"}, 422, "input_uri"),
+        ({"input_uri": "s3://bucket/in.parquet"}, 403, "input_uri"),
+        ({"input_uri": "gs://bucket/in.parquet"}, 422, "input_uri"),
         ({"input_uri": "/etc/hostname"}, 403, "input_uri"),
         ({"output_uri": "/etc/hostname"}, 403, "output_uri"),
         ({"output_uri": "{folder}"}, 422, "output_uri"),

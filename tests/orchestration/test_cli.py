@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,8 @@ from switchyard.serving import valkey
 from tests.homes import own_environment
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
-COMMANDS = ["approve", "backtest", "batch-predict", "bench", "demo", "deploy", "down", "env", "explain", "reload", "replay",
-            "rollout", "serve", "status", "traffic", "ui", "up"]  # fmt: skip
+COMMANDS = ["approve", "backtest", "bench", "demo", "deploy", "down", "env", "explain", "reload", "replay",
+            "rollout", "score", "serve", "status", "traffic", "ui", "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
 constants: {currency: EUR}
@@ -87,11 +88,46 @@ def test_a_file_is_scored_in_batch_by_a_named_release(
     pq.write_table(pa.table(rows | {"transaction_id": ["a", "b"]}), tmp_path / "in.parquet")
     paths = [str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet")]
 
-    result = switchyard("batch-predict", *paths, "--release", release.id)
+    result = switchyard("score", *paths, "--release", release.id)
 
     assert result.exit_code == 0, result.output
     scores = pq.read_table(tmp_path / "out.parquet")["score"].to_pylist()
     assert scores == release.score(X).tolist()
+
+
+def test_a_folder_is_scored_into_a_folder_and_the_figures_say_so(
+    switchyard: Callable[..., Result], home: Path, tmp_path: Path
+) -> None:
+    release = make_release(home / "releases")
+    (tmp_path / "in").mkdir()
+    rows = {name: [1.0, 2.0] for name in release.columns}
+    for name in ("a", "b"):
+        table = pa.table(rows | {"transaction_id": [f"{name}1", f"{name}2"]})
+        pq.write_table(table, tmp_path / "in" / f"{name}.parquet")
+    told = tmp_path / "told.json"
+
+    result = switchyard(
+        "score", str(tmp_path / "in"), str(tmp_path / "out"), "--release", release.id,
+        "--threads", "1", "--json", str(told),
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    assert pq.read_table(tmp_path / "out" / "b.parquet")["transaction_id"].to_pylist() == [
+        "b1",
+        "b2",
+    ]
+    figures = json.loads(told.read_text())
+    assert (figures["rows"], figures["output"]) == (4, str(tmp_path / "out"))
+
+
+def test_a_url_with_credentials_is_refused_and_not_repeated(
+    switchyard: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = switchyard("score", "s3://key:secret@bank/in", str(tmp_path / "out.parquet"))
+
+    assert result.exit_code == 1
+    assert "must not hold credentials" in result.output
+    assert "secret" not in result.output
 
 
 def test_the_exports_of_env_can_be_evaluated_by_a_shell(
