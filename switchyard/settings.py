@@ -249,6 +249,16 @@ class Settings(BaseSettings):
         return self.home / "monitoring"
 
     @property
+    def forgotten(self) -> Path:
+        """Who was forgotten, as hashes, and who is being forgotten."""
+        return self.home / "forgotten"
+
+    @property
+    def activity(self) -> Path:
+        """Snapshots that the online store was filled with."""
+        return self.home / "activity"
+
+    @property
     def jobs(self) -> Path:
         return self.home / "jobs"
 
