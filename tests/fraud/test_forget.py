@@ -438,6 +438,12 @@ class Killed(BaseException):
     """As a process that ends there."""
 
 
+def lease_lapses(world: World) -> None:
+    """As ten seconds later: whoever was killed holds the right to fill the store no more."""
+    with redis.Redis.from_url(world.engine.store.url) as client:
+        assert client.delete(f"{world.store.project}:filling")
+
+
 @pytest.mark.parametrize("place", ["_erase_online", "_erase_journal", "_erase_lake", "_erase_cold"])
 def test_killed_half_way_it_is_finished_by_running_it_again(
     world: World, monkeypatch: pytest.MonkeyPatch, place: str
@@ -453,6 +459,7 @@ def test_killed_half_way_it_is_finished_by_running_it_again(
     with pytest.raises(Killed):
         world.forget(name)
     monkeypatch.undo()
+    lease_lapses(world)
     assert waiting(world.settings) == [name]
 
     world.forget(name)
@@ -475,6 +482,7 @@ def test_killed_between_a_segment_and_its_successor_no_record_is_twice(
     with pytest.raises(Killed):
         world.forget(name)
     monkeypatch.undo()
+    lease_lapses(world)
     world.forget(name)
 
     ids = [r["decision_id"] for r in records(world) if r["type"] == "decision"]
