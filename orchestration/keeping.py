@@ -4,8 +4,6 @@ Here: which releases must stay, and the runs that Dagster has on record, without
 removed (``switchyard.fraud.retention``, ``forget``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -201,7 +201,12 @@ class PostgresTables:
         return self._done("written", work) if self.has(view, entity) else 0
 
     def has(self, view: str, entity: str) -> bool:
-        return bool(self.read({view: [entity]})[1][view])
+        def there() -> bool:
+            with self._connect() as connection:
+                found = connection.execute("SELECT to_regclass('profiles')").fetchone()
+                return found is not None and found[0] is not None
+
+        return self._done("read", there) and bool(self.read({view: [entity]})[1][view])
 
     def close(self) -> None:
         if self._reader is not None:
