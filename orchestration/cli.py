@@ -515,7 +515,8 @@ def forget(
     import msgspec
 
     from orchestration.keeping import Progress, run_forgetting
-    from switchyard.fraud import forget as forgetting
+    from switchyard.fraud.forget import NOT_FORGOTTEN, would_forget
+    from switchyard.fraud.forget_requests import ask
     from switchyard.fraud.online import cold_store_of, online_store_of
 
     if not (why or dry_run):
@@ -525,19 +526,17 @@ def forget(
         if dry_run:
             store = online_store_of(os.environ["SWITCHYARD_REDIS_URL"])
             cold = cold_store_of(settings.cold_store_url, settings.cold_store)
-            removed = forgetting.would_forget(settings, customer_id, store, cold, advance=advance)
+            removed = would_forget(settings, customer_id, store, cold, advance=advance)
             figures: dict[str, Any] = {"removed": msgspec.to_builtins(removed)}
         else:
-            name = forgetting.ask(
-                settings, customer_id, who=who, why=why or "", now=datetime.now(UTC)
-            )
+            name = ask(settings, customer_id, who=who, why=why or "", now=datetime.now(UTC))
             figures = msgspec.to_builtins(run_forgetting(settings, name, Progress(advance)))
     title = "Would be removed" if dry_run else "Removed; nothing of the home names the customer"
     console.print(screen.lines(title, figures["removed"]))
     for said in figures.get("said", ()):
         console.print(said)
     console.print("Not reached by this:")
-    for place in forgetting.NOT_FORGOTTEN:
+    for place in NOT_FORGOTTEN:
         console.print(f"  {place}", highlight=False)
     _write_json(json_file, figures)
 

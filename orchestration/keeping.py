@@ -15,7 +15,8 @@ from pydantic import Field
 from assets.fraud import registry
 from orchestration import deployment
 from orchestration.traffic import history_of
-from switchyard.fraud.forget import Forgotten, audit, forget, waiting
+from switchyard.fraud.forget import forget
+from switchyard.fraud.forget_requests import Forgotten, audit, waiting
 from switchyard.fraud.retention import Old, retain
 from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.online_store import OnlineStore
@@ -69,9 +70,24 @@ def forget_one_customer(
 ) -> None:
     for name in [config.request] if config.request else waiting(settings):
         now = datetime.now(UTC)
-        done = forget(settings, name, online_store, cold_store, now=now, advance=progress.advance)
+        advance = _logged(context, progress)
+        done = forget(settings, name, online_store, cold_store, now=now, advance=advance)
         context.log.info("%s", done)
         context.add_output_metadata(_told(done))
+
+
+def _logged(context: dg.OpExecutionContext, progress: Progress) -> Callable[[str, int, int], None]:
+    """The progress, each new place in the run's log too."""
+    last = ""
+
+    def advance(what: str, done: int, of: int) -> None:
+        nonlocal last
+        progress.advance(what, done, of)
+        if what != last:
+            context.log.info("%s", what)
+        last = what
+
+    return advance
 
 
 def keeping_jobs(executor: dg.ExecutorDefinition) -> list[dg.JobDefinition]:

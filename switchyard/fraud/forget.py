@@ -8,8 +8,6 @@ it is finished by running it again. Not here: the parts (``footprint``, ``erasur
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
-from switchyard.errors import ForgettingError, InputError
+from switchyard.errors import ForgettingError
 from switchyard.fraud import compaction, experiment
 from switchyard.fraud.erasure import (
     Erased,
@@ -30,11 +26,11 @@ from switchyard.fraud.erasure import (
     windows_left,
 )
 from switchyard.fraud.footprint import Footprint
+from switchyard.fraud.forget_requests import Forgotten, Removed, file_of, load, save, write_down
 from switchyard.fraud.online import keys_of_customer, keys_of_transaction
-from switchyard.fraud.pseudonyms import KEY_BYTES, Pseudonyms
-from switchyard.fraud.tombstones import Tombstones
+from switchyard.fraud.pseudonyms import Pseudonyms
 from switchyard.fraud.traces import Trace, Wanted, traces_in_home, traces_in_store
-from switchyard.lake import Lake, whole_file
+from switchyard.lake import Lake
 from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.lease import Lease
 from switchyard.serving.online_store import OnlineStore
@@ -61,102 +57,6 @@ _NO_ROWS = {"releases", "mlflow", "bentoml", "feast", "dagster", "activity", "la
 """Folders of the home without tables of customers, or gone through apart."""
 
 
-class Removed(msgspec.Struct, frozen=True):
-    """One line of what was done: where, what, how much of it."""
-
-    place: str
-    what: str
-    count: int
-
-
-class Request(msgspec.Struct, frozen=True):
-    """That a customer be forgotten, with the key of their stand-ins; gone when it is done."""
-
-    customer_id: str
-    who: str
-    why: str
-    asked_at: str
-    key: str
-    transactions: list[str] = []
-    terminals: list[str] = []
-    decisions: list[str] = []
-
-    @property
-    def footprint(self) -> Footprint:
-        """What an earlier run had found, before it began to remove."""
-        return Footprint(
-            self.customer_id, set(self.transactions), set(self.terminals), set(self.decisions)
-        )
-
-
-class Forgotten(msgspec.Struct, frozen=True):
-    """What came of it. ``tombstone`` is a keyed hash; nothing in here names the customer."""
-
-    tombstone: str
-    who: str
-    why: str
-    asked_at: str
-    done_at: str
-    removed: list[Removed]
-    said: list[str]
-
-
-# ---------------------------------------------------------------- requests
-
-
-def ask(settings: Settings, customer_id: str, *, who: str, why: str, now: datetime) -> str:
-    """Write down that the customer be forgotten; the name of the request, which is their tombstone.
-
-    From then on no landing brings them back. Raises InputError if who or why is missing or names the customer.
-    """
-    if not (customer_id and who and why):
-        raise InputError("a customer, who wants them forgotten and why are needed; one is empty")
-    if any(Wanted(customer_id).in_bytes(text.encode()) for text in (who, why)):
-        raise InputError("who and why are kept for ever, so they must not name the customer")
-    tombstones = Tombstones(settings.forgotten)
-    name = tombstones.of(customer_id)
-    if not _file_of(settings, name).exists():
-        key = secrets.token_bytes(KEY_BYTES).hex()
-        _save(settings, name, Request(customer_id, who, why, now.astimezone(UTC).isoformat(), key))
-    tombstones.add(customer_id)
-    return name
-
-
-def waiting(settings: Settings) -> list[str]:
-    """The names of the requests that are not done, the oldest first."""
-    files = sorted(_folder(settings).glob("*.json"), key=lambda file: file.stat().st_mtime)
-    return [file.stem for file in files]
-
-
-def _folder(settings: Settings) -> Path:
-    return settings.forgotten / "requests"
-
-
-def _file_of(settings: Settings, name: str) -> Path:
-    return _folder(settings) / f"{name}.json"
-
-
-def _load(settings: Settings, name: str) -> Request:
-    try:
-        return msgspec.json.decode(_file_of(settings, name).read_bytes(), type=Request)
-    except FileNotFoundError:
-        raise InputError(
-            f"there is no request {name!r} in {_folder(settings)}: it is done, or was never made; "
-            f"waiting are {waiting(settings) or 'none'}"
-        ) from None
-
-
-def _save(settings: Settings, name: str, request: Request) -> None:
-    """Readable by the home's user alone."""
-    _folder(settings).mkdir(parents=True, exist_ok=True, mode=0o700)
-    with whole_file(_file_of(settings, name)) as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(msgspec.json.encode(request))
-
-
-# ---------------------------------------------------------------- the work
-
-
 def forget(
     settings: Settings,
     name: str,
@@ -171,8 +71,9 @@ def forget(
     The service may run. Raises ForgettingError if the customer is still named somewhere (the request then waits to be
     run again), StoreError or JournalError if a part can't be reached: nothing is half done for good.
     """
-    request = _load(settings, name)
-    work = _Work(settings, request.footprint, Pseudonyms(bytes.fromhex(request.key)), store, cold, advance)  # fmt: skip
+    request = load(settings, name)
+    pseudonyms = Pseudonyms(bytes.fromhex(request.key))
+    work = _Work(settings, request.footprint, pseudonyms, store, cold, advance)
     finish_rewriting(settings.journal)
     turn_over(settings.journal)
     compaction.compact(settings.journal, work.lake)
@@ -183,14 +84,14 @@ def forget(
     ):
         work.lease = lease
         work.find()
-        _save(settings, name, _with(request, work.footprint))
+        save(settings, name, request.having_found(work.footprint))
         work.erase()
     said = [store.rewrite_log()]
-    _refuse_traces(work.traces(_file_of(settings, name)))
+    _refuse_traces(work.traces(file_of(settings, name)))
     done_at = now.astimezone(UTC).isoformat()
     done = Forgotten(name, request.who, request.why, request.asked_at, done_at, work.removed, said)
-    _write_down(settings, done)
-    _file_of(settings, name).unlink()
+    write_down(settings, done)
+    file_of(settings, name).unlink()
     return done
 
 
@@ -207,30 +108,6 @@ def would_forget(
     work.find()
     work.erase()
     return work.removed
-
-
-def audit(settings: Settings) -> list[Forgotten]:
-    """Who was forgotten, by whose wish and why, as hashes; the oldest first."""
-    try:
-        lines = (settings.forgotten / "audit.jsonl").read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    return [msgspec.json.decode(line, type=Forgotten) for line in lines]
-
-
-def _write_down(settings: Settings, done: Forgotten) -> None:
-    with whole_file(settings.forgotten / "audit.jsonl") as file:
-        for one in [*audit(settings), done]:
-            file.write(msgspec.json.encode(one) + b"\n")
-
-
-def _with(request: Request, found: Footprint) -> Request:
-    return msgspec.structs.replace(
-        request,
-        transactions=sorted(found.transactions),
-        terminals=sorted(found.terminals),
-        decisions=sorted(found.decisions),
-    )
 
 
 def _refuse_traces(traces: list[Trace]) -> None:

@@ -34,7 +34,8 @@ _PARQUET, _SQLITE, _GZIP, _ZIP = b"PAR1", b"SQLite format 3\0", b"\x1f\x8b", b"P
 
 
 class Trace(NamedTuple):
-    """Where the customer is still named: a file of the home or a key of the store, and what of it."""
+    """Where the customer is still named: a file of the home or a key of the store, without the id, since errors are
+    kept; and what of it."""
 
     place: str
     what: str
@@ -62,6 +63,10 @@ class Wanted:
             pattern = rb'\\?"customer(?:_id)?\\?" ?: ?\\?"' + either + rb'\\?"'
         self._pattern = re.compile(pattern)
 
+    def masked(self, place: object) -> str:
+        """A place's name without the id."""
+        return str(place).replace(self.id, "***") if self.distinct else str(place)
+
     def in_bytes(self, content: bytes | mmap.mmap) -> bool:
         if all(content.find(form) < 0 for form in self._forms):  # ten times as quick
             return False
@@ -76,9 +81,9 @@ class Wanted:
         return next(found[0].replace(f, b"forgotten") for f in self._forms if f in found[0])
 
     def in_column(self, name: str, values: pa.Array) -> bool:
-        """Whether a column of Parquet names the customer, or an activity holds an event of theirs."""
+        """Whether a column of Parquet names the customer."""
         if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
-            return any(self.hash in blob for blob in values.to_pylist() if blob)
+            return any(self.in_bytes(blob) for blob in values.to_pylist() if blob)
         if self.distinct:
             hits = values.filter(pc.fill_null(pc.match_substring(values, self.id), False))
             return any(self.in_bytes(text.encode()) for text in hits.unique().to_pylist())
@@ -94,7 +99,7 @@ def traces_in_home(home: Path, wanted: Wanted, left_out: Path, advance: Advance)
             continue
         try:
             if what := _in_file(file, wanted):
-                yield Trace(str(file), what)
+                yield Trace(wanted.masked(file), what)
         except FileNotFoundError:  # it went meanwhile
             continue
 
@@ -107,10 +112,11 @@ def traces_in_store(
     for i, (key, value) in enumerate(store.everything()):
         if i % 1_000 == 0:
             advance("searching the online store", i, i)
+        shown = wanted.masked(f"key {key!r}")
         if key in own or (wanted.distinct and wanted.in_bytes(key)):
-            yield Trace(f"key {key!r}", "is named after the customer")
+            yield Trace(shown, "is named after the customer")
         elif wanted.in_bytes(value) or (b":activity:terminal:" in key and wanted.hash in value):
-            yield Trace(f"key {key!r}", "holds the customer")
+            yield Trace(shown, "holds the customer")
 
 
 def _in_file(file: Path, wanted: Wanted) -> str | None:
@@ -141,6 +147,8 @@ def _in_parquet(file: Path, wanted: Wanted) -> str | None:
     try:
         with pq.ParquetFile(file) as opened:
             for batch in opened.iter_batches(_BATCH_ROWS):
+                if what := _in_activities(batch, wanted):
+                    return what
                 for name, column in zip(batch.schema.names, batch.columns, strict=True):
                     for leaf in _texts(column):
                         if wanted.in_column(name, leaf):
@@ -148,6 +156,15 @@ def _in_parquet(file: Path, wanted: Wanted) -> str | None:
     except pa.ArrowException:  # cut off or damaged: its bytes are searched all the same
         return None
     return None
+
+
+def _in_activities(batch: pa.RecordBatch, wanted: Wanted) -> str | None:
+    """Of a snapshot the terminals' activities: a card's hold terminals, of whom one may be called like a customer."""
+    if not {"owner", "key", "blob"} <= set(batch.schema.names):
+        return None
+    of_terminals = batch.filter(pc.equal(batch["owner"], "terminal"))
+    hold = any(wanted.hash in blob for blob in of_terminals["blob"].to_pylist())
+    return "an activity holds an event of theirs" if hold else None
 
 
 def _texts(column: pa.Array) -> Iterator[pa.Array]:

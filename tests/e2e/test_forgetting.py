@@ -6,7 +6,8 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 from switchyard.fraud.bodies import transaction_body
-from switchyard.fraud.forget import ask, forget
+from switchyard.fraud.forget import forget
+from switchyard.fraud.forget_requests import ask
 from switchyard.fraud.online import cold_store_of, online_store_of
 from switchyard.fraud.recompute import recompute_journal
 from switchyard.lake import Lake

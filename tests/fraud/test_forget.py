@@ -25,7 +25,8 @@ from switchyard.fraud.bodies import label_body, transaction_body
 from switchyard.fraud.caretaking import Caretaker
 from switchyard.fraud.compaction import compact
 from switchyard.fraud.explain import Explainer
-from switchyard.fraud.forget import Forgotten, ask, audit, forget, waiting, would_forget
+from switchyard.fraud.forget import forget, would_forget
+from switchyard.fraud.forget_requests import Forgotten, ask, audit, waiting
 from switchyard.fraud.landing import land_raw, validate_days
 from switchyard.fraud.online import FraudDomain, FraudReader, cold_store_of, online_store_of
 from switchyard.fraud.raw import RAW, RawDay, label_table, raw_table
@@ -552,6 +553,26 @@ def test_an_id_within_another_one_is_none_and_a_short_number_is_sought_where_cus
 
     with pytest.raises(ForgettingError, match=r"service\.log"):
         world.forget(ask(world.settings, "596", who="dpo", why="request 19", now=NOW))
+
+
+def test_a_terminal_may_be_called_like_the_customer(world: World) -> None:
+    """As in the Handbook's data, where both are small numbers."""
+    same = "s1"
+    for n, (customer, terminal) in enumerate([(same, "s0"), (STAYS, same)]):
+        at = NOON + timedelta(hours=2 + n)
+        world.decide(make_transaction(transaction_id=f"m{n}", customer_id=customer, terminal_id=terminal, event_timestamp=at))  # fmt: skip
+    with redis.Redis.from_url(world.engine.store.url) as client:
+        client.flushall()
+    caretaker = Caretaker(world.settings, world.engine.store.url, FraudDomain(100))
+    caretaker.step()
+    caretaker.close()
+
+    done = world.forget(ask(world.settings, same, who="dpo", why="request 20", now=NOW))
+
+    assert counts(done.removed)["activity/", "rows kept under stand-ins"] == 1
+    assert recompute_journal(world.settings, world.lake).differences == ()
+    names = [r["transaction"]["terminal_id"] for r in records(world) if "transaction" in r]
+    assert same in names
 
 
 def test_who_and_why_must_not_name_the_customer(world: World) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import redis
 from click.testing import CliRunner, Result
 
 from orchestration.cli import main
 from orchestration.keeping import releases_named
-from switchyard.fraud.forget import audit, waiting
+from switchyard.fraud.forget_requests import audit, waiting
 from switchyard.fraud.online import traffic_of
 from switchyard.lake import write_text
 from switchyard.serving import valkey
@@ -72,6 +73,23 @@ def test_a_customer_is_forgotten_by_the_command_and_no_record_holds_the_id(
     assert [
         f for f in settings.home.rglob("*") if f.is_file() and GONE.encode() in f.read_bytes()
     ] == []
+
+
+def test_a_run_that_failed_names_the_place_without_the_id_and_can_be_run_again(
+    settings: Settings, switchyard: Callable[..., Result]
+) -> None:
+    with redis.Redis.from_url(valkey.address_of(settings).url) as client:
+        client.set(f"somebody:{GONE}", "x")
+        failed = switchyard("forget", GONE, "--why", "request 18")
+        client.delete(f"somebody:{GONE}")
+    assert failed.exit_code == 1
+    assert "somebody:***" in "".join(failed.output.split())
+    assert len(waiting(settings)) == 1
+
+    done = switchyard("forget", GONE, "--why", "request 18")
+
+    assert done.exit_code == 0, done.output
+    assert waiting(settings) == []
 
 
 def test_without_a_reason_nobody_is_forgotten(switchyard: Callable[..., Result]) -> None:
