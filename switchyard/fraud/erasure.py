@@ -40,14 +40,14 @@ def erase_rows(
 ) -> Erased:  # fmt: skip
     """Take the customer out of one Parquet file, or (without ``pseudonyms``) only count.
 
-    ``stay``: whether the rows stay, under stand-ins, if they are payments or verdicts. ``windows``: what
+    ``stay``: whether rows stay, under stand-ins, if they are payments or verdicts of which features of terminals are made. ``windows``: what
     ``windows_left`` gave, for a table that holds a card's windows.
     """
     rows = _rows_of(path, footprint)
     count = int(rows.sum())
     if not count:
         return Erased()
-    stay = stay and is_of_terminals(path)
+    stay = stay and _is_of_terminals(path)
     if pseudonyms is not None:
         table = pq.read_table(path)
         table = table.filter(pa.array(~rows)) if not stay else pseudonyms.rows(table, rows)
@@ -57,7 +57,7 @@ def erase_rows(
     return Erased(hidden=count) if stay else Erased(removed=count)
 
 
-def is_of_terminals(path: Path) -> bool:
+def _is_of_terminals(path: Path) -> bool:
     """Whether a lake's table holds payments or verdicts of which features of terminals are made."""
     names = set(pq.read_schema(path).names)
     told = path.parent.name not in _ABOUT_THE_PERSON and names.isdisjoint(_OF_MODELS)

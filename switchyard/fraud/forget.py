@@ -22,7 +22,6 @@ from switchyard.fraud.erasure import (
     erase_activity,
     erase_rows,
     erase_text,
-    is_of_terminals,
     windows_left,
 )
 from switchyard.fraud.footprint import Footprint
@@ -237,7 +236,7 @@ class _Work:
             self._count("lake/activity_windows", done)
 
     def _erase_table(self, path: Path) -> None:
-        done = erase_rows(path, self.footprint, self._writing, stay=is_of_terminals(path))
+        done = erase_rows(path, self.footprint, self._writing, stay=True)
         self._count(f"lake/{path.parent.name}", done)
 
     def _erase_other_files(self) -> None:

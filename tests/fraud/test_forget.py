@@ -25,6 +25,7 @@ from switchyard.fraud.bodies import label_body, transaction_body
 from switchyard.fraud.caretaking import Caretaker
 from switchyard.fraud.compaction import compact
 from switchyard.fraud.explain import Explainer
+from switchyard.fraud.features import vectors_of
 from switchyard.fraud.forget import forget, would_forget
 from switchyard.fraud.forget_requests import Forgotten, ask, audit, waiting
 from switchyard.fraud.landing import land_raw, validate_days
@@ -313,6 +314,8 @@ def test_a_terminals_features_come_out_the_same_when_they_are_built_again(world:
     assert world.lake.read("activity_windows", DAYS[0], DAYS[-1]) == kept
     of_terminals = [n for n in windows.column_names if n.startswith("terminal_") and n != "terminal_id"]  # fmt: skip
     assert kept.select(of_terminals) == windows.select(of_terminals)
+    rows = world.lake.read("transactions", DAYS[0], DAYS[-1])
+    assert len(vectors_of(world.lake, rows)) == len(rows) == 82
 
 
 def test_no_stand_in_leads_from_one_terminal_to_another(world: World) -> None:
