@@ -1,4 +1,5 @@
-"""The journal's price: an append by batch size and fsync policy, a look-up among a million, reading after a kill.
+"""The journal's price: an append by batch size and fsync policy, a look-up among a million, reading after a kill,
+forgetting a customer.
 
 Records are decisions as the engine journals them, with 50 features. Not here: the service (``serving``).
 """
@@ -15,11 +16,14 @@ from typing import Any
 import numpy as np
 
 from switchyard.fraud.columns import FEATURES
+from switchyard.fraud.footprint import Footprint
+from switchyard.fraud.pseudonyms import Pseudonyms
 from switchyard.fraud.requests import Transaction
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.index import Key, key_of_decision, mend, sorted_path
 from switchyard.serving.journal import Journal, wall_clock_us
 from switchyard.serving.ledger import Ledger
+from switchyard.serving.rewriting import concerned, rewrite
 from switchyard.serving.segments import frame, read_journal, segments
 
 BATCHES = (1, 8, 32)
@@ -112,6 +116,7 @@ def look_ups(folder: Path, decisions: int) -> dict[str, Any]:
         "look_up_32_known_us": {"p50": _us(batches, 50), "p99": _us(batches, 99)},
         "find_by_decision_id_us": {"p50": _us(by_id, 50), "p99": _us(by_id, 99)},
         **_restart(folder),
+        **_forgetting(folder, decisions),
     }
 
 
@@ -138,6 +143,22 @@ def _restart(folder: Path) -> dict[str, Any]:
     }
 
 
+def _forgetting(folder: Path, decisions: int) -> dict[str, Any]:
+    """Finding what belongs to one customer of 5,000, which lines that concerns, and writing a segment anew."""
+    every, found = segments(folder), Footprint("c7")
+    finding = _once(lambda: [found.take_segment(segment) for segment in every])
+    searching = _once(lambda: [concerned(segment, found.concerns) for segment in every])
+    hidden, size = Pseudonyms.fresh(), every[0].stat().st_size
+    writing = _once(
+        lambda: rewrite(every[0], found.concerns, lambda record: found.left_of(record, hidden))
+    )
+    return {
+        "forgetting_finds_decisions_per_s": round(decisions / finding),
+        "forgetting_searches_decisions_per_s": round(decisions / searching),
+        "forgetting_rewrites_mb_per_s": round(size / writing / 1e6),
+    }
+
+
 def _write(folder: Path, decisions: int) -> int:
     """That many decisions with ids of their own in full segments; the bytes written."""
     records, _ = _decisions(0, 1_000)
@@ -147,10 +168,10 @@ def _write(folder: Path, decisions: int) -> int:
             numbers = range(start, min(start + 1_000, decisions))
             names = [(f"t{n}", f"{n:032x}") for n in numbers]
             lines = [
-                body.replace(b'"t0"', b'"%b"' % t.encode()).replace(
-                    records[0]["decision_id"].encode(), d.encode()
-                )
-                for t, d in names
+                body.replace(b'"t0"', b'"%b"' % t.encode())
+                .replace(b'"c0"', b'"c%d"' % (n % 5_000))
+                .replace(records[0]["decision_id"].encode(), d.encode())
+                for n, (t, d) in zip(numbers, names, strict=True)
             ]
             journal.append(lines, [key_of_decision(*name) for name in names])
     return sum(segment.stat().st_size for segment in segments(folder))

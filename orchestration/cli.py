@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -509,6 +509,59 @@ def explain(decision_id: str, json_file: Path | None) -> None:
     explanation = msgspec.to_builtins(found)
     console.print(screen.explanation(explanation))
     _write_json(json_file, explanation)
+
+
+@main.command()
+@click.argument("customer_id")
+@click.option("--who", default=_user, help="Default: the user of this shell.")
+@click.option("--why", help="Kept for ever, so without the customer's id or name.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+def forget(
+    customer_id: str, who: str, why: str | None, dry_run: bool, json_file: Path | None
+) -> None:
+    """Forget CUSTOMER_ID everywhere in this home; killed half-way, run it again. The service may run."""
+    import msgspec
+
+    from orchestration.keeping import Progress, run_forgetting
+    from switchyard.fraud.forget import NOT_FORGOTTEN, would_forget
+    from switchyard.fraud.forget_requests import ask
+    from switchyard.fraud.online import cold_store_of, online_store_of
+
+    if not (why or dry_run):
+        raise click.UsageError("say --why: it is kept in the record")
+    settings = _open()
+    with screen.bar(console) as advance:
+        if dry_run:
+            store = online_store_of(os.environ["SWITCHYARD_REDIS_URL"])
+            cold = cold_store_of(settings.cold_store_url, settings.cold_store)
+            removed = would_forget(settings, customer_id, store, cold, advance=advance)
+            figures: dict[str, Any] = {"removed": msgspec.to_builtins(removed)}
+        else:
+            name = ask(settings, customer_id, who=who, why=why or "", now=datetime.now(UTC))
+            figures = msgspec.to_builtins(run_forgetting(settings, name, Progress(advance)))
+    title = "Would be removed" if dry_run else "Removed; nothing of the home names the customer"
+    console.print(screen.lines(title, figures["removed"]))
+    for said in figures.get("said", ()):
+        console.print(said)
+    console.print("Not reached by this:")
+    for place in NOT_FORGOTTEN:
+        console.print(f"  {place}", highlight=False)
+    _write_json(json_file, figures)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+def retention(dry_run: bool, json_file: Path | None) -> None:
+    """Remove from this home what is older than the settings keep_*_days say."""
+    import msgspec
+
+    from orchestration.keeping import apply_retention
+
+    gone = msgspec.to_builtins(apply_retention(_open(), datetime.now(UTC), dry_run=dry_run))
+    console.print(screen.lines("Would be removed" if dry_run else "Removed", gone))
+    _write_json(json_file, {"removed": gone})
 
 
 @main.command()

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from assets.ports import Serving
 from orchestration import rollout, traffic
+from orchestration.keeping import keeping_jobs
 from orchestration.manual import manual_jobs
 from switchyard.settings import Settings
 
@@ -94,6 +95,7 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
     return [
         *by_stage,
         *manual_jobs(executor),
+        *keeping_jobs(executor),
         change_traffic,
         step_rollout,
         dg.define_asset_job(

@@ -11,6 +11,7 @@ from dagster_mlflow import mlflow_tracking
 
 from orchestration.feast import FeastFeatureStore
 from orchestration.home import EXPERIMENT, exports
+from orchestration.keeping import Progress
 from orchestration.promotion import LocalServing
 from switchyard.fraud.online import cold_store_of, online_store_of
 from switchyard.fraud.raw import Source
@@ -42,6 +43,7 @@ def resources(settings: Settings, source: Source, **overrides: object) -> Mappin
         "cold_store": cold_store_of(settings.cold_store_url, settings.cold_store),
         "feature_store": FeastFeatureStore(settings),
         "serving": LocalServing(settings),
+        "progress": Progress(),
         "mlflow": mlflow_tracking.configured(
             {
                 "experiment_name": EXPERIMENT,

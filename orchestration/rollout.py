@@ -8,9 +8,7 @@ time. Not here: the judge (``switchyard.learning.rollout``), how plan and servic
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,7 +17,7 @@ from assets.fraud import registry
 from orchestration import deployment, promotion
 from orchestration.traffic import change_traffic, current_plan, history_of
 from switchyard.errors import PlanError
-from switchyard.fraud.experiment import Experiment, Experiments, Phase, last_matured
+from switchyard.fraud.experiment import Experiment, Experiments, Phase, alone, last_matured
 from switchyard.lake import Lake
 from switchyard.learning.outcomes import OutcomeLimits
 from switchyard.learning.promise import Promise
@@ -82,30 +80,17 @@ def step(settings: Settings, now: datetime) -> Look:
     Meant to be called again and again; one process at a time. Raises what a change of the plan raises if a release can't
     be served: nothing has changed then.
     """
-    with _alone(settings) as alone:
-        return _act(settings, _look(settings, now)) if alone else _BUSY
+    with alone(settings.home) as only_one:
+        return _act(settings, _look(settings, now)) if only_one else _BUSY
 
 
 def look(settings: Settings, now: datetime) -> Look:
     """The same, without doing it: what the journal and the labels have got since is read and remembered."""
-    with _alone(settings) as alone:
-        return _look(settings, now) if alone else _BUSY
+    with alone(settings.home) as only_one:
+        return _look(settings, now) if only_one else _BUSY
 
 
 _BUSY = Look("nothing", ("another process is looking at the rollout",))
-
-
-@contextlib.contextmanager
-def _alone(settings: Settings) -> Iterator[bool]:
-    """Whether this process is the only one at it; the lock goes with its process."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "rollout.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 # ---------------------------------------------------------------- looking

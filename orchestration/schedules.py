@@ -1,4 +1,4 @@
-"""Schedules: the journal's compaction, nightly profiles, daily batch scores, weekly retraining (all UTC)."""
+"""Schedules: the journal's compaction, retention, nightly profiles, daily batch scores, weekly retraining (all UTC)."""
 
 from __future__ import annotations
 
@@ -35,4 +35,10 @@ def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
         cron_schedule="0 1 * * *",
         description="At 01:00: what was journalled until then goes into the lake, and what is old there goes.",
     )
-    return [compaction, nightly, batch, retrain]
+    retention = dg.ScheduleDefinition(
+        name="daily_retention",
+        job=by_name["apply_retention"],
+        cron_schedule="30 1 * * *",
+        description="At 01:30: what is older than the settings keep_*_days say goes.",
+    )
+    return [compaction, retention, nightly, batch, retrain]

@@ -140,6 +140,16 @@ def key_values(values: Mapping[str, Any]) -> Table:
     return shown
 
 
+def lines(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A table of equal rows, numbers to the right."""
+    shown = Table(title=title, title_justify="left")
+    for name, value in (rows[0] if rows else {"nothing": ""}).items():
+        shown.add_column(name, justify="right" if isinstance(value, int) else "left")
+    for row in rows:
+        shown.add_row(*map(_plain, row.values()))
+    return shown
+
+
 def status(values: Mapping[str, Any]) -> Table:
     return key_values(values)
 

@@ -13,6 +13,7 @@
     |-- ReleaseError           a release is damaged, unknown, or not computable by this code
     |-- TrainingError          a model can't be trained on what it was given
     |-- SkewError              what was served is not what recomputing gives
+    |-- ForgettingError        somebody who was to be forgotten is still named somewhere
     `-- ServiceError           a process that Switchyard owns did not start, answer or stop
 
 A message says what was wrong, where, and what would be right. Only entry points catch the root.
@@ -86,6 +87,10 @@ class TrainingError(SwitchyardError):
 
 class SkewError(SwitchyardError):
     """What was served is not what recomputing gives."""
+
+
+class ForgettingError(SwitchyardError):
+    """Somebody who was to be forgotten is still named somewhere."""
 
 
 class ServiceError(SwitchyardError):

@@ -151,6 +151,31 @@ class Settings(BaseSettings):
     journal_days: Annotated[
         int, Field(ge=31, description="Days that a compacted segment of the journal is kept")
     ] = 90
+    keep_history_days: Annotated[
+        int | None,
+        Field(
+            ge=100, description="Days of transactions, labels and features that are kept; None: all"
+        ),
+    ] = None
+    keep_served_days: Annotated[
+        int | None,
+        Field(ge=31, description="The same of decisions, verdicts, batch scores in the lake"),
+    ] = None
+    keep_vectors_days: Annotated[
+        int | None, Field(ge=31, description="The same of the decisions' vectors and reasons there")
+    ] = 400
+    keep_quarantine_days: Annotated[
+        int | None, Field(ge=1, description="The same of rows that were set aside")
+    ] = 90
+    keep_monitoring_days: Annotated[
+        int | None, Field(ge=31, description="The same of monitoring's reports")
+    ] = 730
+    keep_logs_days: Annotated[
+        int | None, Field(ge=1, description="Days after its last line that a log is kept")
+    ] = 90
+    keep_bentos_days: Annotated[
+        int | None, Field(ge=7, description="Days that a Bento is kept which no plan names")
+    ] = 7
     rollout_steps: Annotated[
         tuple[Annotated[float, Field(ge=0, le=0.5)], ...],
         Field(min_length=1, description="Shares of a challenger, rising; 0 is shadow"),
@@ -255,6 +280,21 @@ class Settings(BaseSettings):
     def monitoring(self) -> Path:
         """What monitoring found of each day."""
         return self.home / "monitoring"
+
+    @property
+    def forgotten(self) -> Path:
+        """Who was forgotten, as hashes, and who is being forgotten."""
+        return self.home / "forgotten"
+
+    @property
+    def activity(self) -> Path:
+        """Snapshots that the online store was filled with."""
+        return self.home / "activity"
+
+    @property
+    def bentos(self) -> Path:
+        """Bentos of the decision service, each in a folder named after its release."""
+        return self.home / "bentoml" / "bentos" / "fraud"
 
     @property
     def jobs(self) -> Path:

@@ -66,6 +66,7 @@ class FraudDecisions:
         from switchyard.serving.housekeeping import Housekeeping
         from switchyard.serving.logs import write_logs
         from switchyard.serving.metrics import Metrics
+        from switchyard.serving.turnover import Turnover
         from switchyard.serving.uvicorn_server import go_in_front, running_server
         from switchyard.serving.workers import run_folder
 
@@ -84,6 +85,7 @@ class FraudDecisions:
         on_hangup(reloader.call)
         self.caretaker = care_for(SETTINGS, self.service)
         self.journal_fits = True
+        self.turnover = Turnover(SETTINGS.journal)
         self.collector = Collector(self.metrics.paused)
         self.housekeeping = Housekeeping()
         self.housekeeping.watch(reloader.watch())
@@ -102,6 +104,8 @@ class FraudDecisions:
 
     def tend_journal(self) -> None:
         journal = self.service.engine.journal
+        if self.turnover.is_asked() and self.service.engine.turn_over():
+            self.turnover.followed()
         journal.close_aged()
         self.journal_fits = journal.writable()
 

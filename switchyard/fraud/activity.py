@@ -138,6 +138,19 @@ def build_activity(lake: Lake, start: date, end: date) -> int:
     return written
 
 
+def customer_windows_of(
+    transactions: pa.Table, labels: pa.Table
+) -> list[tuple[pa.Field, pa.Array]]:
+    """CUSTOMER_ACTIVITY of each transaction, column by column in the rows' order, from these rows alone: what
+    ``build_activity`` gives cards that have no others."""
+    frauds = fraud_verdicts(labels)
+    events = events_of(transactions, frauds)
+    keys, own = owned(transactions, frauds, events, "customer")
+    ends = int(events["event_timestamp"].max(initial=0)) + 1
+    out = _History("customer").advance(keys, own, len(transactions), ends)
+    return list(_columns(out, "customer"))
+
+
 def snapshot(lake: Lake, cutoff: datetime) -> pa.Table:
     """Rows (owner, key, blob): the activity of every card and terminal just before ``cutoff``.
 
@@ -220,9 +233,12 @@ def _enter(histories: list[_History], chunk: _Chunk, *, asked: bool) -> list[Int
 def _table(ids: pa.Table, windows: list[Ints]) -> pa.Table:
     """Ids, then the windows of both owners with real nulls."""
     for owner, out in zip(KEY, windows, strict=True):
-        for i, column in enumerate(COLUMNS[owner]):
-            null = out[:, i] == MISSING if column.nullable else None
-            ids = ids.append_column(
-                pa.field(column.name, pa.int64(), column.nullable), pa.array(out[:, i], mask=null)
-            )
+        for field_and_values in _columns(out, owner):
+            ids = ids.append_column(*field_and_values)
     return ids
+
+
+def _columns(out: Ints, owner: Owner) -> Iterator[tuple[pa.Field, pa.Array]]:
+    for i, column in enumerate(COLUMNS[owner]):
+        null = out[:, i] == MISSING if column.nullable else None
+        yield pa.field(column.name, pa.int64(), column.nullable), pa.array(out[:, i], mask=null)

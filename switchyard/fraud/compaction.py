@@ -26,7 +26,7 @@ from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
 from switchyard.lake import Lake, write_text
 from switchyard.serving.index import growing_path, sorted_path
 from switchyard.serving.ledger import note_what_the_dead_left
-from switchyard.serving.segments import closed_segment, segments, whole_bodies
+from switchyard.serving.segments import closed_segment, marker_of, segments, whole_bodies
 
 SEGMENTS_AT_ONCE = 8
 """Bounds the memory: a segment's records take a few hundred megabytes as rows."""
@@ -129,7 +129,7 @@ def compact(journal: Path, lake: Lake) -> Compacted:
     rows = dict.fromkeys(SCHEMAS, 0)
     if not journal.exists():
         return Compacted(rows, 0)
-    with _alone(journal):
+    with alone(journal):
         return Compacted(rows, _compact(journal, lake, rows))
 
 
@@ -170,8 +170,9 @@ def _bring(some: Sequence[Path], lake: Lake, rows: dict[str, int]) -> int:
 
 
 @contextmanager
-def _alone(journal: Path) -> Iterator[None]:
-    """One run at a time: a day's file is read, and written whole."""
+def alone(journal: Path) -> Iterator[None]:
+    """One run at a time, of whatever rewrites segments or the days made of them: a day's file is read, and
+    written whole."""
     with (journal / "compacting").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -192,11 +193,6 @@ def remove_old(journal: Path, before: datetime) -> int:
 def compacted_names(journal: Path) -> set[str]:
     """Names of the segments that are in the lake."""
     return {f"{marker.stem}.journal" for marker in journal.glob("*.compacted")}
-
-
-def marker_of(segment: Path) -> Path:
-    """The empty file that says that a segment is in the lake."""
-    return segment.with_suffix(".compacted")
 
 
 def _rows_of(closed: Sequence[Path]) -> _Rows:

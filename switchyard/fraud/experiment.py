@@ -7,9 +7,11 @@ lie in small files by event day. Not here: who is on trial and what follows (``o
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -30,6 +32,7 @@ from switchyard.learning.promise import Promise
 from switchyard.learning.slices import CHALLENGER, CONTROL, NEITHER
 from switchyard.serving.plan import Mode
 from switchyard.serving.replies import MODEL_RUNGS
+from switchyard.serving.rewriting import Rewritten
 from switchyard.serving.segments import body_of, segments, written_since
 
 MOST_WAITING = 8_192
@@ -215,6 +218,41 @@ class Experiments:
         ids, total, count = (profiles[c].to_pylist() for c in columns)
         mean = {i: t / n for i, t, n in zip(ids, total, count, strict=True) if n}
         return np.array([mean.get(customer, np.nan) for customer in customers], np.float64)
+
+
+@contextmanager
+def alone(home: Path, *, patient: bool = False) -> Iterator[bool]:
+    """Whether this process is the only one at the home's experiments, waiting for that if ``patient``; the lock
+    goes with its process."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "rollout.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def go_on_in(folder: Path, done: Rewritten) -> None:
+    """Have the experiments below ``folder`` go on in a segment's successor where they are in the segment."""
+    for file in folder.glob("*/state.json"):
+        told = json.loads(file.read_text())
+        if done.old.name in told["read"]:
+            told["read"][done.new.name] = done.place(told["read"][done.old.name])
+            write_text(json.dumps(told), file)
+
+
+def drop_waiting(folder: Path, customer_id: str, *, dry_run: bool = False) -> int:
+    """Drop the customer's decisions that wait for what the shadow says of them; how many."""
+    dropped = 0
+    for file in folder.glob("*/state.json"):
+        told = json.loads(file.read_text())
+        left = {i: row for i, row in told["waiting"].items() if row["customer_id"] != customer_id}
+        dropped += len(told["waiting"]) - len(left)
+        if len(left) < len(told["waiting"]) and not dry_run:
+            write_text(json.dumps(told | {"waiting": left}), file)
+    return dropped
 
 
 def last_matured(now: datetime, label_delay_days: int) -> date:

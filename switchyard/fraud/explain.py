@@ -92,7 +92,11 @@ class Explainer:
         record = self._decided.newest(decision_id=decision_id, transaction_id=transaction_id)
         if record is None:
             what = f"decision {decision_id!r}" if decision_id else f"transaction {transaction_id!r}"
-            raise RequestError(f"no decision is in the journal for the {what}", status=404)
+            raise RequestError(
+                f"no decision is in the journal for the {what}: there was none, its segment is gone "
+                "('journal_days'), or its customer was forgotten",
+                status=404,
+            )
         if record["score"] is None or record["vector"] is None:
             raise RequestError(
                 f"decision {record['decision_id']} was made by rules ({record['degraded']}), so it has no "

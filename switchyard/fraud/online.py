@@ -24,7 +24,7 @@ from switchyard.serving.cold_store import ColdStore, open_cold_store
 from switchyard.serving.commands import Commands
 from switchyard.serving.domain import Assembled, Floats, Ruling
 from switchyard.serving.engine import Taken
-from switchyard.serving.feast_format import View
+from switchyard.serving.feast_format import View, entity_key
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Accepted, Reason, encode
@@ -169,7 +169,24 @@ class FraudReader:
 
 def label_claim(label: Label) -> str:
     """The id under which the store keeps that a verdict was taken in."""
-    return f"{_LABEL_CLAIM}:{label.is_fraud}:{label.transaction_id}"
+    return _claim_of(label.transaction_id, label.is_fraud)
+
+
+def keys_of_customer(store: OnlineStore, customer_id: str) -> list[bytes]:
+    """The keys of the store that are a customer's own: profile and activity."""
+    view = next(view for view in VIEWS if view.owner == "customer")
+    profile = entity_key(view, customer_id, store.project.encode())
+    return [profile, store.commands.activity_key("customer", customer_id)]
+
+
+def keys_of_transaction(store: OnlineStore, transaction_id: str) -> list[bytes]:
+    """The keys that keep what was answered on a transaction and on verdicts of it."""
+    claims = (transaction_id, _claim_of(transaction_id, True), _claim_of(transaction_id, False))
+    return [store.commands.decision_key(claim) for claim in claims]
+
+
+def _claim_of(transaction_id: str, is_fraud: bool) -> str:
+    return f"{_LABEL_CLAIM}:{is_fraud}:{transaction_id}"
 
 
 def label_answer(label: Label) -> bytes:

@@ -61,7 +61,7 @@ def refill(settings: Settings, store: OnlineStore, lease: Lease, now_us: int) ->
     epoch = secrets.token_hex(8)
     _log.info("the online store is being filled from the journal %s", settings.journal)
     snapshot, cutoff_us = _past(settings, lease, now_us)
-    path = settings.home / "activity" / f"{epoch}.parquet"
+    path = settings.activity / f"{epoch}.parquet"
     write_parquet(snapshot, path)
     baseline = {"type": "baseline", "epoch": epoch, "cutoff_us": cutoff_us, "file": path.name}
     with journal_of(settings) as journal:
@@ -159,7 +159,7 @@ def _past(settings: Settings, lease: Lease, now_us: int) -> tuple[pa.Table, int 
             lease.keep()
     past.gather()
     if baseline is not None and baseline.file is not None:
-        past.add_snapshot(settings.home / "activity" / baseline.file)
+        past.add_snapshot(settings.activity / baseline.file)
     return past.table(), baseline.cutoff_us if baseline else None
 
 

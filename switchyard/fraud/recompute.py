@@ -74,7 +74,7 @@ def recompute_journal(
     settings: Settings, lake: Lake, span_us: tuple[int, int] | None = None
 ) -> Recomputed:
     """``recompute`` of the home's journal."""
-    return recompute(read_journal(settings.journal), lake, settings.home / "activity", span_us)
+    return recompute(read_journal(settings.journal), lake, settings.activity, span_us)
 
 
 def recompute(

@@ -21,6 +21,7 @@ from switchyard.fraud.files import FileSource
 from switchyard.fraud.moments import parse_moments
 from switchyard.fraud.raw import KEYS, RAW, RawDay, Source, label_table, raw_table
 from switchyard.fraud.simulate import Simulator, SimulatorConfig
+from switchyard.fraud.tombstones import Tombstones, WithoutTheForgotten
 from switchyard.settings import Settings
 
 __all__ = [
@@ -136,12 +137,16 @@ class HandbookSource:
 
 
 def source_of(settings: Settings, *, now: datetime | None = None) -> Source:
-    """The source that the settings name.
+    """The source that the settings name, without those whom the home has forgotten.
 
     With ``now``, rows of files that lie after its day are not filed under days to come but read with their
     file's first day, so that they are quarantined as 'future_time' at once. Raises SourceError if the
     setting ``data`` or ``column_map`` is missing or wrong.
     """
+    return WithoutTheForgotten(_named(settings, now), Tombstones(settings.forgotten))
+
+
+def _named(settings: Settings, now: datetime | None) -> Source:
     if settings.source == "simulator":
         return SimulatorSource(_config_of(settings), settings.simulated_days)
     if settings.data is None:

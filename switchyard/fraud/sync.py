@@ -102,7 +102,7 @@ def _load(
     """The snapshot is written down and journalled before the first key is loaded, and the store used once
     the last one is."""
     snapshot, epoch, cutoff_us = activity.snapshot(lake, cutoff), secrets.token_hex(8), _us(cutoff)
-    path = settings.home / "activity" / f"{epoch}.parquet"
+    path = settings.activity / f"{epoch}.parquet"
     write_parquet(snapshot, path)
     with journal_of(settings) as journal:
         journal.append(

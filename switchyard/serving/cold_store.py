@@ -37,7 +37,7 @@ class ColdView(NamedTuple):
 class ColdStore:
     """Profiles of ``views``. Any number of processes may read while one writes; one reads from one thread.
 
-    Both methods raise StoreError if the database can't be reached, is damaged, or holds other features.
+    All methods raise StoreError if the database can't be reached, is damaged, or holds other features.
     ``quick``: a read takes well under a millisecond, so it may be done on an event loop.
     """
 
@@ -73,6 +73,14 @@ class ColdStore:
         listed = list(zip(ids, available_at.tolist(), profiles, strict=True))
         mark = self._fingerprints[view_name], synced_through
         return self._tables.write(view_name, listed, mark)
+
+    def has(self, view_name: str, entity: str) -> bool:
+        """Whether there is a profile of the entity."""
+        return self._tables.has(view_name, entity)
+
+    def remove(self, view_name: str, entity: str) -> int:
+        """Remove the profile of an entity; how many there were."""
+        return self._tables.remove(view_name, entity)
 
     def close(self) -> None:
         """Close the connection that reads."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,7 +29,7 @@ READER_PATIENCE_S = 0.005
 
 
 class Tables(Protocol):
-    """The tables of one database. Both methods raise StoreError."""
+    """The tables of one database. All methods raise StoreError."""
 
     quick: bool
     """Whether a read takes well under a millisecond whatever the network does."""
@@ -46,6 +46,14 @@ class Tables(Protocol):
         """
         ...
 
+    def remove(self, view: str, entity: str) -> int:
+        """Remove the row of an entity, its bytes too where the database lets one; how many there were."""
+        ...
+
+    def has(self, view: str, entity: str) -> bool:
+        """Whether there is a row of the entity."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -60,6 +68,7 @@ _FORGET = (
     "(SELECT view FROM views WHERE view = {0} AND fingerprint <> {0})",
     "DELETE FROM views WHERE view = {0} AND fingerprint <> {0}",
 )
+_REMOVE = "DELETE FROM profiles WHERE view = {0} AND entity = {0}"
 _UNLESS_NEWER = (
     "ON CONFLICT (view, entity) DO UPDATE SET available_at = excluded.available_at, "
     "profile = excluded.profile WHERE excluded.available_at >= profiles.available_at"
@@ -104,6 +113,22 @@ class SqliteTables:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"the cold store {self._file} can't be written: {error}") from None
         return max(written, 0)
+
+    def remove(self, view: str, entity: str) -> int:
+        if not self._file.exists():
+            return 0
+        try:
+            with _transaction(self._file) as connection:
+                connection.execute("PRAGMA secure_delete = ON")
+                removed = connection.execute(_REMOVE.format("?"), (view, entity)).rowcount
+            with closing(sqlite3.connect(self._file, timeout=WRITER_PATIENCE_S)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise StoreError(f"the cold store {self._file} can't be written: {error}") from None
+        return max(removed, 0)
+
+    def has(self, view: str, entity: str) -> bool:
+        return self._file.exists() and bool(self.read({view: [entity]})[1][view])
 
     def close(self) -> None:
         if self._reader is not None:
@@ -167,6 +192,21 @@ class PostgresTables:
 
     def write(self, view: str, rows: Sequence[Row], mark: Mark) -> int:
         return self._done("written", lambda: self._write(view, rows, mark))
+
+    def remove(self, view: str, entity: str) -> int:
+        def work() -> int:
+            with self._connect() as connection:
+                return int(connection.execute(_REMOVE.format("%s"), (view, entity)).rowcount)
+
+        return self._done("written", work) if self.has(view, entity) else 0
+
+    def has(self, view: str, entity: str) -> bool:
+        def there() -> bool:
+            with self._connect() as connection:
+                found = connection.execute("SELECT to_regclass('profiles')").fetchone()
+                return found is not None and found[0] is not None
+
+        return self._done("read", there) and bool(self.read({view: [entity]})[1][view])
 
     def close(self) -> None:
         if self._reader is not None:

@@ -171,6 +171,11 @@ class Engine(Generic[R]):
         """Run all code of a release once. Raises what a broken one raises. Any thread may call."""
         ModelLadder(release, self.domain).warm_up()
 
+    def turn_over(self) -> bool:
+        """Drop what was lately read and close the journal's segment; False if that is to be tried again."""
+        self.ladder.recent.clear()
+        return self.journal.turn_over()
+
     def close(self) -> None:
         """Close journal, ledger and stores; nothing may be waiting any more."""
         self.shadow.close()

@@ -272,6 +272,11 @@ def _mend(segment: Path, before: Callable[[Path], None]) -> Mended | None:
     return Mended(segment, tail)
 
 
+def entries_of(segment: Path) -> Entries:
+    """The entries of a segment's whole lines, in their order."""
+    return _scan(segment)[0]
+
+
 def _scan(segment: Path) -> tuple[Entries, int]:
     """Entries of the whole lines, and where the last of them ends."""
     found: list[tuple[int, int, int, int]] = []

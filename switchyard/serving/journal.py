@@ -160,6 +160,13 @@ class Journal:
         ):
             self._close_segment(in_background=True)
 
+    def turn_over(self) -> bool:
+        """Close the segment whatever its age, as ``close_aged`` does; False if it is being synced just now."""
+        if self._syncing:
+            return False
+        self._close_segment(in_background=True)
+        return True
+
     def close(self) -> None:
         """Close the segment; a later append opens the next one."""
         self._close_segment(in_background=False)

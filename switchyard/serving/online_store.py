@@ -8,16 +8,17 @@ may be (``freshness``), the service's own way to the store (``hot_store``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from switchyard.errors import StoreError
 from switchyard.serving.commands import Commands
 from switchyard.serving.feast_format import MISSING, Ints, View
 from switchyard.serving.lease import Lease
 from switchyard.serving.profile_sync import write_rows
-from switchyard.serving.scripts import FINISH, RAISE_TO, SCRIPTS
+from switchyard.serving.scripts import FINISH, RAISE_TO, REPLACE, SCRIPTS
 from switchyard.serving.trip import (
     Append,
     Reply,
@@ -190,6 +191,75 @@ class OnlineStore:
                 found.append(int.from_bytes(head, "little") if isinstance(head, bytes) else 0)
         return found
 
+    # ------------------------------------------------------------ forgetting somebody
+
+    def count(self, keys: Iterable[bytes]) -> int:
+        """How many of these keys are there."""
+        return self._on_each(b"EXISTS", keys)
+
+    def remove(self, keys: Iterable[bytes]) -> int:
+        """Remove keys; how many were there."""
+        return self._on_each(b"DEL", keys)
+
+    def activity(self, owner: str, entity: str) -> bytes | None:
+        """An activity's blob, None for none."""
+        (blob,) = self._tell([command(b"GET", self.commands.activity_key(owner, entity))])
+        return blob if isinstance(blob, bytes) else None
+
+    def change_activity(self, owner: str, entity: str, change: Callable[[bytes], bytes]) -> bool:
+        """Put ``change`` of an activity's blob in its place, whatever is appended meanwhile; False if it is the
+        same, or there is none."""
+        key = self.commands.activity_key(owner, entity)
+        while True:
+            blob = self.activity(owner, entity)
+            if blob is None or (changed := change(blob)) == blob:
+                return False
+            if self._tell([REPLACE.call(key, blob, changed)]) == [1]:
+                return True
+
+    def everything(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every key, and its value's bytes one after the other; what comes or goes meanwhile may be missed."""
+        cursor = b"0"
+        while True:
+            (answer,) = self._tell([command(b"SCAN", cursor, b"COUNT", b"500")])
+            cursor, keys = cast(tuple[bytes, list[bytes]], answer)
+            yield from zip(keys, self._values(keys), strict=True)
+            if cursor == b"0":
+                return
+
+    def rewrite_log(self, patience_s: float = 120.0) -> str:
+        """Have the server write its append-only file anew, without what was removed; in words what came of it."""
+        if self._info("persistence").get("aof_enabled") != "1":
+            return "the server keeps no append-only file"
+        try:
+            self._tell([command(b"BGREWRITEAOF")])
+        except StoreError as error:
+            return f"the server's own files still hold it until it writes them anew: {error}"
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            told = self._info("persistence")
+            if (told.get("aof_rewrite_in_progress"), told.get("aof_rewrite_scheduled")) == (
+                "0",
+                "0",
+            ):
+                return "the server's append-only file is written anew"
+            time.sleep(0.05)
+        return f"the server is still writing its append-only file anew after {patience_s:.0f} s"
+
+    def _on_each(self, verb: bytes, keys: Iterable[bytes]) -> int:
+        answers = (
+            answer for some in _in_groups(keys) for answer in self._tell([command(verb, k) for k in some])
+        )  # fmt: skip
+        return sum(answer for answer in answers if isinstance(answer, int))
+
+    def _values(self, keys: Sequence[bytes]) -> list[bytes]:
+        if not keys:
+            return []
+        kinds = self._tell([command(b"TYPE", key) for key in keys])
+        return [_flat(answer) for answer in self._tell([_read_whole(k, t) for k, t in zip(keys, kinds, strict=True)])]  # fmt: skip
+
+    # ------------------------------------------------------------ the server
+
     def server(self) -> str:
         """Which server answers: another one after each start, and where a replica has taken over."""
         return self._info("server").get("run_id", "")
@@ -221,6 +291,23 @@ class OnlineStore:
             if isinstance(answer, Exception):
                 raise StoreError(f"the online store refused what it was sent: {answer}")
         return answers
+
+
+def _read_whole(key: bytes, kind: object) -> bytes:
+    """The command that reads a value of that type."""
+    if kind == b"hash":
+        return command(b"HGETALL", key)
+    if kind == b"list":
+        return command(b"LRANGE", key, b"0", b"-1")
+    if kind == b"set":
+        return command(b"SMEMBERS", key)
+    return command(b"GET", key) if kind == b"string" else command(b"DUMP", key)
+
+
+def _flat(answer: object) -> bytes:
+    if isinstance(answer, list):
+        return b"\n".join(map(_flat, answer))
+    return answer if isinstance(answer, bytes) else b""
 
 
 def _in_groups(items: Iterable[Item]) -> Iterator[list[Item]]:

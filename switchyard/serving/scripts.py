@@ -146,4 +146,13 @@ return 1
 """
 )
 
-SCRIPTS = tuple(script.source for script in (APPEND, TAKE_OVER, FINISH, RAISE_TO, LEASE))
+REPLACE = Script(
+    """
+-- Set KEYS[1] to ARGV[2] if it is ARGV[1] still: 1, else 0.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+)
+
+SCRIPTS = tuple(s.source for s in (APPEND, TAKE_OVER, FINISH, RAISE_TO, LEASE, REPLACE))

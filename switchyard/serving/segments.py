@@ -76,6 +76,11 @@ def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
+def marker_of(segment: Path) -> Path:
+    """The empty file that says that a segment is in the lake."""
+    return segment.with_suffix(".compacted")
+
+
 def opened_us(segment: Path) -> int:
     """When the segment was opened, microseconds since the epoch: its name says so.
 

@@ -50,6 +50,7 @@ def test_each_schedule_ticks_at_its_hour_and_starts_its_job(home: Home) -> None:
 
     assert {s.name: (s.cron_schedule, s.job_name) for s in schedules} == {
         "daily_compaction": ("0 1 * * *", "compact_journal"),
+        "daily_retention": ("30 1 * * *", "apply_retention"),
         "nightly_profiles": ("0 2 * * *", "sync_profiles"),
         "daily_batch_scores": ("0 3 * * *", "score_batch"),
         "weekly_retrain": ("0 4 * * 1", "retrain"),

@@ -84,6 +84,29 @@ def test_an_unsynced_view_is_empty_and_says_so(store: ColdStore) -> None:
     assert (of_shops.profiles, of_shops.synced_through) == ({}, MISSING)
 
 
+def test_a_profile_that_is_removed_is_gone_and_the_others_stay(store: ColdStore) -> None:
+    assert (store.has("card_profile", "a"), store.remove("card_profile", "a")) == (False, 0)
+    write_cards(store, 10, a=[1, 1, 1], b=[2, 2, 2])
+
+    removed = store.remove("card_profile", "a"), store.remove("shop_profile", "b")
+
+    assert removed == (1, 0)
+    assert (store.has("card_profile", "a"), store.has("card_profile", "b")) == (False, True)
+    assert cards(store, "a", "b") == {"b": (10 * DAY, [2, 2, 2])}
+
+
+def test_nothing_of_a_removed_profile_is_left_in_the_sqlite_file(tmp_path: Path) -> None:
+    store = open_cold_store(None, tmp_path / "profiles.sqlite", (CARD, SHOP))
+    write_cards(store, 10, **{"card-4711-0815": [1, 1, 1], "b": [2, 2, 2]})
+    cards(store, "b")  # as a worker that reads beside it
+
+    store.remove("card_profile", "card-4711-0815")
+
+    left = [file.read_bytes() for file in tmp_path.glob("profiles.sqlite*")]
+    store.close()
+    assert not any(b"card-4711-0815" in content for content in left)
+
+
 def test_a_sync_of_an_older_day_replaces_nothing_newer(store: ColdStore) -> None:
     write_cards(store, 10, a=[10, 1, 1])
 

@@ -27,7 +27,7 @@ from switchyard.serving.commands import LEASE_MS, REPLY_SECONDS
 from switchyard.serving.feast_format import MISSING, View
 from switchyard.serving.freshness import OVERDUE_LIMIT_US, PERIOD_US, profile_state
 from switchyard.serving.online_store import OnlineStore
-from switchyard.serving.scripts import TAKE_OVER
+from switchyard.serving.scripts import SCRIPTS, TAKE_OVER
 from switchyard.serving.stored_rows import read_rows
 from switchyard.serving.trip import Append, Claim, Claimed, Reply, Wanted, read_trip
 
@@ -230,6 +230,47 @@ def test_a_filling_replaces_what_is_there_and_numbers_go_on_behind_it(store: Onl
     assert append(store, make_record(5), card="b") == [3]
     assert store.last_number("card", "b") == 3
     assert store.last_number("card", "never seen") == 0
+
+
+def test_an_activity_is_changed_whatever_is_appended_meanwhile(
+    store: OnlineStore, store_url: str, project: str
+) -> None:
+    append(store, make_record(1), make_record(2, 2))
+    other, tries = OnlineStore(store_url, project, (CARD, SHOP)), 0
+
+    def change(blob: bytes) -> bytes:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            append(other, make_record(3, 3))
+        events = np.frombuffer(blob, activity.EVENT, offset=16).copy()
+        events["other"] = 9
+        return blob[:16] + events.tobytes()
+
+    changed = store.change_activity("card", "c", change)
+    other.close()
+
+    assert (changed, tries) == (True, 2)
+    _, events = activity.decode_blob(store.activity("card", "c") or b"")
+    assert events["other"].tolist() == [9, 9, 9]
+    assert append(store, make_record(4, 4)) == [4]
+    assert not store.change_activity("card", "nobody", change)
+
+
+def test_everything_is_every_key_with_its_value_of_whatever_type(
+    store: OnlineStore, raw: redis.Redis, project: str
+) -> None:
+    raw.hset(f"{project}:hash", "field", "in-a-hash")
+    raw.rpush(f"{project}:list", "in-a-list")
+    raw.zadd(f"{project}:sorted", {"in-a-sorted-set": 1})
+    raw.set(f"{project}:string", "in-a-string")
+
+    found = {k: v for k, v in store.everything() if k.startswith(project.encode() + b":")}
+
+    assert {k.decode().partition(":")[2] for k in found} == {"hash", "list", "sorted", "string"}
+    assert all(b"in-a-" in value for value in found.values())
+    assert store.count(found) == store.remove(found) == 4
+    assert store.count(found) == 0
 
 
 def test_an_epoch_begins_once_a_store_is_filled_and_every_trip_tells_it(store: OnlineStore) -> None:
@@ -683,7 +724,7 @@ def answering(tmp_path: Path) -> Iterator[Callable[[bytes], str]]:
         (b"\x00\xff\x00\xff" * 100, "no Redis protocol"),
         (b"+OK\r\n" * 500, "no Redis protocol"),
         (b"$2147483647\r\nabc", "in time"),
-        (b"-LOADING Valkey is loading the dataset in memory\r\n" * 5, "LOADING"),
+        (b"-LOADING Valkey is loading the dataset in memory\r\n" * len(SCRIPTS), "LOADING"),
         (b"*3\r\n", "in time"),
         (b"", "in time"),
     ],
