@@ -16,8 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple
 
+import msgspec
+
 from switchyard.errors import JournalError, StoreError
-from switchyard.serving.batching import GoOn
+from switchyard.serving.batching import Turn
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
 from switchyard.serving.commands import LEASE_MS
 from switchyard.serving.domain import Domain, R
@@ -81,8 +83,7 @@ class Given(NamedTuple):
     epoch: str | None
 
 
-def _nobody_waits() -> None:
-    """For batches that nothing comes after."""
+_NOBODYS = Turn()
 
 
 class Engine(Generic[R]):
@@ -121,19 +122,18 @@ class Engine(Generic[R]):
         self._new_id = unique_tokens()
         self._owed: deque[Taken] = deque(maxlen=MOST_OWED)
 
-    async def decide(
-        self, asked: Sequence[Asked[R]], go_on: GoOn = _nobody_waits
-    ) -> list[Answer | Busy]:
+    async def decide(self, asked: Sequence[Asked[R]], turn: Turn = _NOBODYS) -> list[Answer | Busy]:
         """One answer for each, in order: the decision, the earlier one again, 409, or BUSY.
 
         Of two with the same id in one batch the second gets the first's answer; two of the same entity
-        both see what was in the store at the read trip. ``go_on`` is called when the write trip is about to
-        be sent: whoever reads after it on the same connection sees what it wrote.
+        both see what was in the store at the read trip. The turn is passed on when the write trip is
+        about to be sent: whoever reads after it on the same connection sees what it wrote. Where a full batch waits
+        already, that one sends its read trip before this one is computed, so that the store works meanwhile.
         """
         firsts: dict[str, Asked[R]] = {}
         for a in asked:
             firsts.setdefault(a.request.transaction_id, a)
-        answers = await self._decide_held(firsts, go_on)
+        answers = await self._decide_held(firsts, turn)
         return [
             answers.get(a.request.transaction_id, BUSY)
             if a.request.digest == firsts[a.request.transaction_id].request.digest
@@ -180,7 +180,7 @@ class Engine(Generic[R]):
         self.ladder.close()
 
     async def _decide_held(
-        self, firsts: Mapping[str, Asked[R]], go_on: GoOn
+        self, firsts: Mapping[str, Asked[R]], turn: Turn
     ) -> dict[str, Answer | Busy]:
         """The answers to those that nobody else on this host is deciding."""
         held: list[str] = []
@@ -188,15 +188,17 @@ class Engine(Generic[R]):
             held.extend(name for name in firsts if self.ledger.hold(name))
             if not held:
                 return {}
-            answers = await self._decide_distinct([firsts[name] for name in held], go_on)
+            answers = await self._decide_distinct([firsts[name] for name in held], turn)
             return dict(zip(held, answers, strict=True))
         finally:
             for name in held:
                 self.ledger.let_go(name)
 
-    async def _decide_distinct(self, asked: list[Asked[R]], go_on: GoOn) -> list[Answer | Busy]:
+    async def _decide_distinct(self, asked: list[Asked[R]], turn: Turn) -> list[Answer | Busy]:
         watch, until = Stopwatch(), time.monotonic() + OWN_S
         trip, rungs = await self._read(asked)
+        if turn.share():
+            await asyncio.sleep(0)
         watch.lap("read")
         requests = [a.request for a in asked]
         before = remembered(self.ledger, requests, trip.claims, asked[0].received_us)
@@ -212,7 +214,7 @@ class Engine(Generic[R]):
                 rungs and [rungs[i] for i in rows],
                 watch,
                 until,
-                go_on,
+                turn,
             )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
@@ -225,7 +227,7 @@ class Engine(Generic[R]):
         rungs: list[Rung],
         watch: Stopwatch,
         until: float,
-        go_on: GoOn,
+        turn: Turn,
     ) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
@@ -236,7 +238,7 @@ class Engine(Generic[R]):
         )
         watch.lap("score")
         degraded = _degraded(rungs, assembled.degraded, judged)
-        replies = [self._reply(*parts) for parts in zip(asked, judged, degraded, strict=True)]
+        replies = self._replies(asked, judged, degraded)
         vectors = assembled.vectors.tolist()
         if rungs:
             self.ledger.note_unsettled(request.transaction_id for request in requests)
@@ -254,7 +256,7 @@ class Engine(Generic[R]):
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
         watch.lap("journal")
-        go_on()
+        turn.pass_on()
         written = None if rungs else await self._write(requests, bodies)
         watch.lap("write")
         self._metrics.batch(len(asked), watch.seconds)
@@ -285,19 +287,24 @@ class Engine(Generic[R]):
             ],
         )
 
-    def _reply(self, asked: Asked[R], judged: Judged, degraded: list[Rung]) -> Reply:
-        judgement = judged.judgement
-        return Reply(
-            decision_id=self._new_id().hex(),
-            transaction_id=asked.request.transaction_id,
-            score=judgement.score,
-            decision=judgement.decision,
-            reasons=judgement.reasons,
-            release=judgement.release,
-            variant=judged.variant,
-            degraded=degraded,
-            latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
-        )
+    def _replies(
+        self, asked: list[Asked[R]], judged: list[Judged], degraded: list[list[Rung]]
+    ) -> list[Reply]:
+        now, new_id = time.perf_counter(), self._new_id
+        return [
+            Reply(
+                new_id().hex(),
+                one.request.transaction_id,
+                judgement.score,
+                judgement.decision,
+                judgement.reasons,
+                judgement.release,
+                variant,
+                rungs,
+                round((now - one.started) * 1e3, 3),
+            )
+            for one, (judgement, variant, _), rungs in zip(asked, judged, degraded, strict=True)
+        ]
 
     async def _read(self, asked: list[Asked[R]]) -> tuple[Trip, list[Rung]]:
         """The read trip, or what stands in for it with the rung of each request."""
@@ -378,9 +385,9 @@ class Engine(Generic[R]):
             for subject, kind, events in subjects
             if events
         ]
-        self.journal.write(
-            [{**record, "epoch": written.epoch} for record in records], [None] * len(records)
-        )
+        for record in records:
+            record["epoch"] = written.epoch
+        self.journal.write(records, [None] * len(records))
 
     async def _appended(self, taken: Sequence[Taken]) -> list[StoreError | None]:
         """Append what was taken in and journal its numbers; what the store refused of each."""
@@ -439,7 +446,7 @@ def _decision_record(
     return {
         "type": "decision",
         "decision_id": reply.decision_id,
-        "transaction": asked.request,
+        "transaction": msgspec.Raw(asked.request.encoded),
         "received_at": asked.received_us,
         "score": reply.score,
         "decision": reply.decision,

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.batching import Batcher, GoOn
+from switchyard.serving.batching import Batcher, Turn
 from switchyard.serving.breaker import Breaker
 from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split, weight
 from switchyard.serving.claims import BUSY, Busy
@@ -92,8 +92,13 @@ class DecisionService:
             else:
                 answers.append(None)
                 items.append(Asked(transaction, now_us, started))
-        outcomes = await asyncio.gather(*map(self._batcher.submit, items))
-        decided = iter([await self._settled(i, o) for i, o in zip(items, outcomes, strict=True)])
+        outcomes = await self._batcher.submit(items) if items else []
+        decided = iter(
+            [
+                outcome if isinstance(outcome, Answer) else await self._settled(item, outcome)
+                for item, outcome in zip(items, outcomes, strict=True)
+            ]
+        )
         return joined([answer or next(decided) for answer in answers])
 
     async def event(self, body: bytes) -> Answer:
@@ -141,7 +146,7 @@ class DecisionService:
 
     async def _answer(self, item: Asked[Any] | Taken) -> Answer:
         deadline = time.monotonic() + PATIENCE_S
-        while isinstance(outcome := await self._batcher.submit(item), Busy):
+        while isinstance(outcome := (await self._batcher.submit([item]))[0], Busy):
             if time.monotonic() > deadline:
                 raise RequestError(
                     "another request has been deciding this id for too long; send it again",
@@ -150,14 +155,14 @@ class DecisionService:
             await asyncio.sleep(POLL_S)
         return _found(outcome)
 
-    async def _handle(self, items: Sequence[Asked[Any] | Taken], go_on: GoOn) -> list[Outcome]:
+    async def _handle(self, items: Sequence[Asked[Any] | Taken], turn: Turn) -> list[Outcome]:
         """One batch: what fails for its decisions does not fail its events."""
         self._metrics.waiting(self._batcher.waiting)
         outcomes: list[Outcome] = [BUSY] * len(items)
         asked = [(i, item) for i, item in enumerate(items) if isinstance(item, Asked)]
         taken = [(i, item) for i, item in enumerate(items) if isinstance(item, Taken)]
         await _run(
-            self.engine.decide if taken else partial(self.engine.decide, go_on=go_on),
+            self.engine.decide if taken else partial(self.engine.decide, turn=turn),
             asked,
             outcomes,
         )

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import pytest
 
 from switchyard.errors import JournalError
-from switchyard.serving.batching import MAX_BATCH, Batcher, GoOn
+from switchyard.serving.batching import MAX_BATCH, Batcher, Turn
 
 
 def test_a_lone_request_is_handled_alone_and_at_once() -> None:
     batches: list[int] = []
 
-    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
+    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
         batches.append(len(items))
         return [2 * item for item in items]
 
     async def one_after_the_other() -> list[int]:
-        return [await batcher.submit(n) for n in range(3)]
+        return [(await batcher.submit([n]))[0] for n in range(3)]
 
     batcher = Batcher(handle)
 
@@ -31,18 +31,19 @@ def test_requests_that_arrive_while_one_is_handled_go_together_up_to_the_limit()
     batches: list[list[int]] = []
     free = asyncio.Event()
 
-    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
+    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
         batches.append(list(items))
         await free.wait()
         return [2 * item for item in items]
 
     async def all_at_once() -> list[int]:
-        first = batcher.submit(0)
+        first = batcher.submit([0])
         await asyncio.sleep(0.01)
-        others = [batcher.submit(n) for n in range(1, 100)]
+        others = [batcher.submit([n]) for n in range(1, 50)]
+        others.append(batcher.submit(range(50, 100)))
         assert batcher.waiting == 99
         free.set()
-        return await asyncio.gather(first, *others)
+        return [answer for found in await asyncio.gather(first, *others) for answer in found]
 
     batcher = Batcher(handle)
     answers = asyncio.run(all_at_once())
@@ -54,15 +55,15 @@ def test_requests_that_arrive_while_one_is_handled_go_together_up_to_the_limit()
 
 
 def test_a_fault_reaches_the_callers_of_its_batch_and_the_next_is_handled() -> None:
-    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
+    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
         if 13 in items:
             raise JournalError("no space")
         return list(items)
 
     async def three() -> list[int]:
         with pytest.raises(JournalError, match="no space"):
-            await batcher.submit(13)
-        return [await batcher.submit(n) for n in (1, 2)]
+            await batcher.submit([13])
+        return [(await batcher.submit([n]))[0] for n in (1, 2)]
 
     batcher = Batcher(handle)
 
@@ -72,16 +73,16 @@ def test_a_fault_reaches_the_callers_of_its_batch_and_the_next_is_handled() -> N
 def test_a_caller_that_went_away_does_not_disturb_the_others() -> None:
     free = asyncio.Event()
 
-    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
+    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
         await free.wait()
         return list(items)
 
     async def one_leaves() -> int:
-        leaving, staying = batcher.submit(1), batcher.submit(2)
+        leaving, staying = batcher.submit([1]), batcher.submit([2])
         await asyncio.sleep(0.01)
         leaving.cancel()
         free.set()
-        return await staying
+        return (await staying)[0]
 
     batcher = Batcher(handle)
 
@@ -92,20 +93,20 @@ def test_a_batch_that_only_waits_lets_the_next_one_begin_and_answers_when_it_is_
     said: list[str] = []
     stored = asyncio.Event()
 
-    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
+    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
         said.append(f"begin {items[0]}")
         if items[0] == 0:
-            go_on()
+            turn.pass_on()
             await stored.wait()
         said.append(f"end {items[0]}")
         return list(items)
 
     async def two() -> list[int]:
-        first = batcher.submit(0)
+        first = batcher.submit([0])
         await asyncio.sleep(0.01)
-        second = await batcher.submit(1)
+        second = await batcher.submit([1])
         stored.set()
-        return [await first, second]
+        return [*await first, *second]
 
     batcher = Batcher(handle)
 
@@ -116,22 +117,69 @@ def test_a_batch_that_only_waits_lets_the_next_one_begin_and_answers_when_it_is_
 def test_giving_up_a_turn_twice_starts_one_batch_alone() -> None:
     at_work, most = 0, 0
 
-    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
+    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
         nonlocal at_work, most
         at_work += 1
         most = max(most, at_work)
         await asyncio.sleep(0)
         at_work -= 1
-        go_on()
-        go_on()
+        turn.pass_on()
+        turn.pass_on()
         await asyncio.sleep(0)
-        go_on()
+        turn.pass_on()
         return list(items)
 
     async def many() -> list[int]:
-        return await asyncio.gather(*(batcher.submit(n) for n in range(10)))
+        found = await asyncio.gather(*(batcher.submit([n]) for n in range(10)))
+        return [answer for (answer,) in found]
 
     batcher = Batcher(handle, limit=20)
 
     assert asyncio.run(many()) == list(range(10))
     assert most == 1
+
+
+def test_a_turn_is_shared_with_a_full_batch_alone_and_that_one_begins_first() -> None:
+    said: list[tuple[str, int]] = []
+
+    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+        said.append(("begins", items[0]))
+        if turn.share():
+            await asyncio.sleep(0)
+        said.append(("goes on", items[0]))
+        return list(items)
+
+    async def all_at_once() -> list[int]:
+        return await batcher.submit(range(7))
+
+    batcher = Batcher(handle, limit=3)
+
+    assert asyncio.run(all_at_once()) == list(range(7))
+    assert said == [
+        ("begins", 0),
+        ("begins", 3),
+        ("goes on", 3),
+        ("goes on", 0),
+        ("begins", 6),
+        ("goes on", 6),
+    ]
+
+
+def test_a_fault_in_one_batch_of_many_answers_is_told_and_the_others_are_handled() -> None:
+    handled: list[int] = []
+
+    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+        handled.extend(items)
+        if 0 in items:
+            raise JournalError("no space")
+        return list(items)
+
+    async def five() -> None:
+        with pytest.raises(JournalError, match="no space"):
+            await batcher.submit(range(5))
+        await batcher.submit([5])
+
+    batcher = Batcher(handle, limit=2)
+    asyncio.run(five())
+
+    assert handled == list(range(6))
