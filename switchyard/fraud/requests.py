@@ -83,7 +83,8 @@ class Transaction(msgspec.Struct, frozen=True, dict=True):
     @property
     def encoded(self) -> bytes:
         """Its JSON in the journal. Kept, as is the digest: several parts of a decision need them."""
-        return self.__dict__.get("encoded") or self.__dict__.setdefault("encoded", _encode(self))
+        known: bytes | None = self.__dict__.get("encoded")
+        return known or self.__dict__.setdefault("encoded", _encode(self))
 
     @property
     def digest(self) -> bytes:
