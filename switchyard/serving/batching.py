@@ -1,7 +1,7 @@
 """Micro-batching: what is waiting together is handled together; a lone request waits for nobody.
 
 All on one event loop: whatever arrives while a batch has its turn makes the next one, at most ``limit`` of it.
-Nothing is delayed to fill a batch. A batch that only waits for somebody else passes its turn on, so that the
+Nothing is delayed to fill a batch. A batch that only waits for somebody else gives its turn up, so that the
 next one is at work meanwhile. Not here: what is done with a batch.
 """
 
@@ -15,30 +15,22 @@ from typing import Any, Generic, TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
+GoOn = Callable[[], None]
+"""Called by a batch once the next one may begin; a batch that has ended need not."""
+
 MAX_BATCH = 32
-
-
-class Turn:
-    """A batch's turn; this one is nobody's, for what is handled apart from others."""
-
-    def pass_on(self) -> None:
-        """The next batch may begin, whatever is waiting; one that has ended need not call this."""
-
-    def share(self) -> bool:
-        """Have the next batch begin at once if a full one is waiting; whether it does."""
-        return False
 
 
 class Batcher(Generic[In, Out]):
     """Awaits ``handle`` with lists of 1 to ``limit`` items, in their order, one list having its turn at a time.
 
-    ``handle`` is given the items and its Turn, and returns one answer for each item; if it raises, every item
+    ``handle`` is given the items and a GoOn, and returns one answer for each item; if it raises, every item
     of that call raises the same.
     """
 
     def __init__(
         self,
-        handle: Callable[[Sequence[In], Turn], Awaitable[Sequence[Out]]],
+        handle: Callable[[Sequence[In], GoOn], Awaitable[Sequence[Out]]],
         *,
         limit: int = MAX_BATCH,
     ) -> None:
@@ -72,11 +64,19 @@ class Batcher(Generic[In, Out]):
             task.add_done_callback(self._tasks.discard)
 
     async def _take_turn(self) -> None:
-        """Handle one batch; its successor takes over when it passes its turn on, or has ended."""
-        waiting, turn = self._waiting, _TurnOf(self)
+        """Handle one batch; its successor takes over when it gives up its turn, or has ended."""
+        waiting, mine = self._waiting, True
         batch = [waiting.popleft() for _ in range(min(self._limit, len(waiting)))]
+
+        def go_on() -> None:
+            nonlocal mine
+            if mine:
+                mine = False
+                self._taken = False
+                asyncio.get_running_loop().call_soon(self._begin)
+
         try:
-            answers = await self._handle([item for item, _, _ in batch], turn)
+            answers = await self._handle([item for item, _, _ in batch], go_on)
         except Exception as error:  # the loop's entry point: the callers get it, the rest goes on
             for _, asker, _ in batch:
                 asker.failed(error)
@@ -84,29 +84,7 @@ class Batcher(Generic[In, Out]):
             for (_, asker, i), found in zip(batch, answers, strict=True):
                 asker.answered(i, found)
         finally:
-            turn.pass_on()
-
-
-class _TurnOf(Turn):
-    """A turn at a batcher."""
-
-    def __init__(self, batcher: Batcher[Any, Any]) -> None:
-        self._batcher: Batcher[Any, Any] | None = batcher
-
-    def pass_on(self) -> None:
-        batcher, self._batcher = self._batcher, None
-        if batcher is not None:
-            batcher._taken = False
-            asyncio.get_running_loop().call_soon(batcher._begin)
-
-    def share(self) -> bool:
-        batcher = self._batcher
-        if batcher is None or batcher.waiting < batcher._limit:
-            return False
-        self._batcher = None
-        batcher._taken = False
-        batcher._begin()
-        return True
+            go_on()
 
 
 class _Asker:

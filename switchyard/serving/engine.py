@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, NamedTuple
 import msgspec
 
 from switchyard.errors import JournalError, StoreError
-from switchyard.serving.batching import Turn
+from switchyard.serving.batching import GoOn
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
 from switchyard.serving.commands import LEASE_MS
 from switchyard.serving.domain import Domain, R
@@ -83,7 +83,8 @@ class Given(NamedTuple):
     epoch: str | None
 
 
-_NOBODYS = Turn()
+def _nobody_waits() -> None:
+    """For batches that nothing comes after."""
 
 
 class Engine(Generic[R]):
@@ -122,18 +123,19 @@ class Engine(Generic[R]):
         self._new_id = unique_tokens()
         self._owed: deque[Taken] = deque(maxlen=MOST_OWED)
 
-    async def decide(self, asked: Sequence[Asked[R]], turn: Turn = _NOBODYS) -> list[Answer | Busy]:
+    async def decide(
+        self, asked: Sequence[Asked[R]], go_on: GoOn = _nobody_waits
+    ) -> list[Answer | Busy]:
         """One answer for each, in order: the decision, the earlier one again, 409, or BUSY.
 
         Of two with the same id in one batch the second gets the first's answer; two of the same entity
-        both see what was in the store at the read trip. The turn is passed on when the write trip is
-        about to be sent: whoever reads after it on the same connection sees what it wrote. Where a full batch waits
-        already, that one sends its read trip before this one is computed, so that the store works meanwhile.
+        both see what was in the store at the read trip. ``go_on`` is called when the write trip is about to
+        be sent: whoever reads after it on the same connection sees what it wrote.
         """
         firsts: dict[str, Asked[R]] = {}
         for a in asked:
             firsts.setdefault(a.request.transaction_id, a)
-        answers = await self._decide_held(firsts, turn)
+        answers = await self._decide_held(firsts, go_on)
         return [
             answers.get(a.request.transaction_id, BUSY)
             if a.request.digest == firsts[a.request.transaction_id].request.digest
@@ -180,7 +182,7 @@ class Engine(Generic[R]):
         self.ladder.close()
 
     async def _decide_held(
-        self, firsts: Mapping[str, Asked[R]], turn: Turn
+        self, firsts: Mapping[str, Asked[R]], go_on: GoOn
     ) -> dict[str, Answer | Busy]:
         """The answers to those that nobody else on this host is deciding."""
         held: list[str] = []
@@ -188,17 +190,15 @@ class Engine(Generic[R]):
             held.extend(name for name in firsts if self.ledger.hold(name))
             if not held:
                 return {}
-            answers = await self._decide_distinct([firsts[name] for name in held], turn)
+            answers = await self._decide_distinct([firsts[name] for name in held], go_on)
             return dict(zip(held, answers, strict=True))
         finally:
             for name in held:
                 self.ledger.let_go(name)
 
-    async def _decide_distinct(self, asked: list[Asked[R]], turn: Turn) -> list[Answer | Busy]:
+    async def _decide_distinct(self, asked: list[Asked[R]], go_on: GoOn) -> list[Answer | Busy]:
         watch, until = Stopwatch(), time.monotonic() + OWN_S
         trip, rungs = await self._read(asked)
-        if not self.journal.fsync and turn.share():  # whoever waits for the disk keeps its turn
-            await asyncio.sleep(0)
         watch.lap("read")
         requests = [a.request for a in asked]
         before = remembered(self.ledger, requests, trip.claims, asked[0].received_us)
@@ -214,7 +214,7 @@ class Engine(Generic[R]):
                 rungs and [rungs[i] for i in rows],
                 watch,
                 until,
-                turn,
+                go_on,
             )
             for i, answer in zip(rows, decided, strict=True):
                 settled[i] = answer
@@ -227,7 +227,7 @@ class Engine(Generic[R]):
         rungs: list[Rung],
         watch: Stopwatch,
         until: float,
-        turn: Turn,
+        go_on: GoOn,
     ) -> list[Answer | Busy]:
         requests = [a.request for a in asked]
         assembled = self.domain.assemble(requests, trip)
@@ -256,7 +256,7 @@ class Engine(Generic[R]):
             self._decided(reply)
         bodies = [encode(reply) for reply in replies]
         watch.lap("journal")
-        turn.pass_on()
+        go_on()
         written = None if rungs else await self._write(requests, bodies)
         watch.lap("write")
         self._metrics.batch(len(asked), watch.seconds)

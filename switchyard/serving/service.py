@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from switchyard.errors import RequestError, SwitchyardError
-from switchyard.serving.batching import Batcher, Turn
+from switchyard.serving.batching import Batcher, GoOn
 from switchyard.serving.breaker import Breaker
 from switchyard.serving.bulk import MAX_BULK_BYTES, joined, split, weight
 from switchyard.serving.claims import BUSY, Busy
@@ -155,14 +155,14 @@ class DecisionService:
             await asyncio.sleep(POLL_S)
         return _found(outcome)
 
-    async def _handle(self, items: Sequence[Asked[Any] | Taken], turn: Turn) -> list[Outcome]:
+    async def _handle(self, items: Sequence[Asked[Any] | Taken], go_on: GoOn) -> list[Outcome]:
         """One batch: what fails for its decisions does not fail its events."""
         self._metrics.waiting(self._batcher.waiting)
         outcomes: list[Outcome] = [BUSY] * len(items)
         asked = [(i, item) for i, item in enumerate(items) if isinstance(item, Asked)]
         taken = [(i, item) for i, item in enumerate(items) if isinstance(item, Taken)]
         await _run(
-            self.engine.decide if taken else partial(self.engine.decide, turn=turn),
+            self.engine.decide if taken else partial(self.engine.decide, go_on=go_on),
             asked,
             outcomes,
         )

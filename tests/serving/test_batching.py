@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import pytest
 
 from switchyard.errors import JournalError
-from switchyard.serving.batching import MAX_BATCH, Batcher, Turn
+from switchyard.serving.batching import MAX_BATCH, Batcher, GoOn
 
 
 def test_a_lone_request_is_handled_alone_and_at_once() -> None:
     batches: list[int] = []
 
-    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
         batches.append(len(items))
         return [2 * item for item in items]
 
@@ -31,7 +31,7 @@ def test_requests_that_arrive_while_one_is_handled_go_together_up_to_the_limit()
     batches: list[list[int]] = []
     free = asyncio.Event()
 
-    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
         batches.append(list(items))
         await free.wait()
         return [2 * item for item in items]
@@ -55,7 +55,7 @@ def test_requests_that_arrive_while_one_is_handled_go_together_up_to_the_limit()
 
 
 def test_a_fault_reaches_the_callers_of_its_batch_and_the_next_is_handled() -> None:
-    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
         if 13 in items:
             raise JournalError("no space")
         return list(items)
@@ -73,7 +73,7 @@ def test_a_fault_reaches_the_callers_of_its_batch_and_the_next_is_handled() -> N
 def test_a_caller_that_went_away_does_not_disturb_the_others() -> None:
     free = asyncio.Event()
 
-    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
         await free.wait()
         return list(items)
 
@@ -93,10 +93,10 @@ def test_a_batch_that_only_waits_lets_the_next_one_begin_and_answers_when_it_is_
     said: list[str] = []
     stored = asyncio.Event()
 
-    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
         said.append(f"begin {items[0]}")
         if items[0] == 0:
-            turn.pass_on()
+            go_on()
             await stored.wait()
         said.append(f"end {items[0]}")
         return list(items)
@@ -117,16 +117,16 @@ def test_a_batch_that_only_waits_lets_the_next_one_begin_and_answers_when_it_is_
 def test_giving_up_a_turn_twice_starts_one_batch_alone() -> None:
     at_work, most = 0, 0
 
-    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
         nonlocal at_work, most
         at_work += 1
         most = max(most, at_work)
         await asyncio.sleep(0)
         at_work -= 1
-        turn.pass_on()
-        turn.pass_on()
+        go_on()
+        go_on()
         await asyncio.sleep(0)
-        turn.pass_on()
+        go_on()
         return list(items)
 
     async def many() -> list[int]:
@@ -139,36 +139,10 @@ def test_giving_up_a_turn_twice_starts_one_batch_alone() -> None:
     assert most == 1
 
 
-def test_a_turn_is_shared_with_a_full_batch_alone_and_that_one_begins_first() -> None:
-    said: list[tuple[str, int]] = []
-
-    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
-        said.append(("begins", items[0]))
-        if turn.share():
-            await asyncio.sleep(0)
-        said.append(("goes on", items[0]))
-        return list(items)
-
-    async def all_at_once() -> list[int]:
-        return await batcher.submit(range(7))
-
-    batcher = Batcher(handle, limit=3)
-
-    assert asyncio.run(all_at_once()) == list(range(7))
-    assert said == [
-        ("begins", 0),
-        ("begins", 3),
-        ("goes on", 3),
-        ("goes on", 0),
-        ("begins", 6),
-        ("goes on", 6),
-    ]
-
-
 def test_a_fault_in_one_batch_of_many_answers_is_told_and_the_others_are_handled() -> None:
     handled: list[int] = []
 
-    async def handle(items: Sequence[int], turn: Turn) -> list[int]:
+    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
         handled.extend(items)
         if 0 in items:
             raise JournalError("no space")
