@@ -61,10 +61,13 @@ class Lengths:
     open_s: float = 20.0
     high_s: float = 60.0
     hot_s: float = 10.0
+    warm_up_s: float = 180.0
     soak_s: float = 600.0
 
 
-QUICK = Lengths(rounds=1, closed_s=3.0, open_s=3.0, high_s=3.0, hot_s=3.0, soak_s=20.0)
+QUICK = Lengths(
+    rounds=1, closed_s=3.0, open_s=3.0, high_s=3.0, hot_s=3.0, warm_up_s=6.0, soak_s=20.0
+)
 
 
 def run(
@@ -374,28 +377,44 @@ def _middle(found: list[Figures]) -> Figures:
 
 
 def soaked(bench: Bench) -> Figures:
-    """Private memory of each worker, after warm-up (a tenth of the time) and at the end, under load."""
-    seconds = bench.lengths.soak_s
-    bench.told(f"soak: {seconds:.0f} s of closed load at 8 connections")
-    warm_up, slices = seconds / 10, 10
-    closed_loop(bench.ours.port, "/v1/predict", load.transactions, 8, warm_up)
+    """Private memory of each worker before and after a warm-up, and ten times while the load goes on behind it.
+
+    The warm-up's three minutes are what the bounds of the worker's memory take to be reached at this load: what was
+    lately read of the store (``recent_bytes``), and the index of the journal's first segments.
+    """
+    lengths, slices = bench.lengths, 10
     workers = bench.ours.workers()
+    started = [private_mb(p) for p in workers]
+    bench.told(f"soak: {lengths.warm_up_s:.0f} s of warm-up, closed load at 8 connections")
+    warmed_by = _loaded(bench, lengths.warm_up_s)
     memory = [[private_mb(p) for p in workers]]
-    decisions, started = 0, time.monotonic()
+    bench.told(
+        f"soak: {lengths.soak_s:.0f} s; the warm-up took the workers from {started} to {memory[0]} MB"
+    )
+    decisions, began = 0, time.monotonic()
     for _ in range(slices):
-        part = (seconds - warm_up) / slices
-        found = closed_loop(bench.ours.port, "/v1/predict", load.transactions, 8, part)
-        if set(found.statuses) != {200}:
-            raise ServiceError(f"under load some were not answered: {dict(found.statuses)}")
-        decisions += len(found.latencies)
+        decisions += _loaded(bench, lengths.soak_s / slices)
         memory.append([private_mb(p) for p in workers])
-    growth = [round(last / first - 1, 4) for first, last in zip(memory[0], memory[-1], strict=True)]
     return {
-        "seconds": round(time.monotonic() - started), "decisions": decisions,
+        "warm_up_s": lengths.warm_up_s, "decisions_of_warm_up": warmed_by,
+        "private_mb_at_the_start": started, "growth_of_warm_up": _growth(started, memory[0]),
+        "seconds": round(time.monotonic() - began), "decisions": decisions,
         "private_mb_after_warm_up": memory[0], "private_mb_at_the_end": memory[-1],
-        "private_mb_between": memory[1:-1], "growth": growth,
+        "private_mb_between": memory[1:-1], "growth": _growth(memory[0], memory[-1]),
         "store_mb": private_mb(bench.store),
     }  # fmt: skip
+
+
+def _loaded(bench: Bench, seconds: float) -> int:
+    """Decisions made in so many seconds of closed load. Raises ServiceError unless all were answered."""
+    found = closed_loop(bench.ours.port, "/v1/predict", load.transactions, 8, seconds)
+    if set(found.statuses) != {200}:
+        raise ServiceError(f"under load some were not answered: {dict(found.statuses)}")
+    return len(found.latencies)
+
+
+def _growth(before: list[float], after: list[float]) -> list[float]:
+    return [round(last / first - 1, 4) for first, last in zip(before, after, strict=True)]
 
 
 # ---------------------------------------------------------------- verdicts

@@ -109,18 +109,24 @@ def assemble(requests: Sequence[Transaction], trip: Trip | None, minor_units: in
         [None if day == MISSING else day for day in profiles[:, 0].tolist()]
         for profiles in trip.profiles
     ]
-    seen = zip(*days, *seqs.tolist(), strict=True)
     return Assembled(
         vectors,
-        [dict(zip(_SEEN, each, strict=True)) for each in seen],
+        [
+            {
+                "customer_profile_day": customer_day,
+                "terminal_profile_day": terminal_day,
+                "customer_seq_seen": customer_seq,
+                "terminal_seq_seen": terminal_seq,
+            }
+            for customer_day, terminal_day, customer_seq, terminal_seq in zip(
+                *days, *seqs.tolist(), strict=True
+            )
+        ],
         [
             _rungs(mark, i, trip) if mark or trip.damaged else []
             for i, mark in enumerate(marks.tolist())
         ],
     )
-
-
-_SEEN = ("customer_profile_day", "terminal_profile_day", "customer_seq_seen", "terminal_seq_seen")
 
 
 def _nothing(n: int) -> Trip:

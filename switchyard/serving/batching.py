@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -36,7 +36,7 @@ class Batcher(Generic[In, Out]):
     ) -> None:
         self._handle = handle
         self._limit = limit
-        self._waiting: deque[tuple[In, asyncio.Future[Out]]] = deque()
+        self._waiting: deque[tuple[In, _Asker, int]] = deque()
         self._taken = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -45,14 +45,14 @@ class Batcher(Generic[In, Out]):
         """Items that no batch has taken yet."""
         return len(self._waiting)
 
-    def submit(self, item: In) -> asyncio.Future[Out]:
-        """The answer to ``item``, to be awaited on the loop that this is called on."""
+    def submit(self, items: Sequence[In]) -> asyncio.Future[list[Out]]:
+        """The answers to ``items``, in their order, to be awaited on the loop that this is called on."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Out] = loop.create_future()
-        self._waiting.append((item, answer))
-        if len(self._waiting) == 1:
+        asker = _Asker(loop.create_future(), len(items))
+        if not self._waiting:
             loop.call_soon(self._begin)
-        return answer
+        self._waiting.extend([(item, asker, i) for i, item in enumerate(items)])
+        return asker.future
 
     def _begin(self) -> None:
         """Begin a batch, if it is one's turn. Called a round of the loop after what gives rise to it, so that
@@ -76,14 +76,31 @@ class Batcher(Generic[In, Out]):
                 asyncio.get_running_loop().call_soon(self._begin)
 
         try:
-            answers = await self._handle([item for item, _ in batch], go_on)
+            answers = await self._handle([item for item, _, _ in batch], go_on)
         except Exception as error:  # the loop's entry point: the callers get it, the rest goes on
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
+            for _, asker, _ in batch:
+                asker.failed(error)
         else:
-            for (_, answer), found in zip(batch, answers, strict=True):
-                if not answer.done():
-                    answer.set_result(found)
+            for (_, asker, i), found in zip(batch, answers, strict=True):
+                asker.answered(i, found)
         finally:
             go_on()
+
+
+class _Asker:
+    """Who waits for several answers, all together."""
+
+    def __init__(self, future: asyncio.Future[list[Any]], count: int) -> None:
+        self.future = future
+        self._answers: list[Any] = [None] * count
+        self._left = count
+
+    def answered(self, i: int, found: Any) -> None:
+        self._answers[i] = found
+        self._left -= 1
+        if not self._left and not self.future.done():
+            self.future.set_result(self._answers)
+
+    def failed(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)

@@ -24,9 +24,9 @@ BUSY = Busy()
 
 def settled_by(claim: Claimed | None, request: Request) -> Answer | Busy | None:
     """The answer that the claim settles, or None: this request is ours to decide."""
-    if claim and claim.state in ("busy", "stored") and claim.digest != request.digest:
-        return conflict(request.transaction_id)
-    return answer_of(claim)
+    if claim is None or claim.state not in ("busy", "stored"):
+        return None
+    return answer_of(claim) if claim.digest == request.digest else conflict(request.transaction_id)
 
 
 def answer_of(claim: Claimed | None) -> Answer | Busy | None:
@@ -59,6 +59,8 @@ def remembered(
         if before:
             ledger.note_unsettled(before)
         found |= before
+    if not found:
+        return [None] * len(requests)
     return [
         _repeated(found[r.transaction_id], r) if r.transaction_id in found else None
         for r in requests

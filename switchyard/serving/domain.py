@@ -25,10 +25,13 @@ def digest_of(content: bytes) -> bytes:
 
 
 class Request(Protocol):
-    """What is decided: it has an id for good, and ``digest_of`` its journalled JSON."""
+    """What is decided: it has an id for good, the JSON that is journalled of it, and ``digest_of`` that."""
 
     @property
     def transaction_id(self) -> str: ...
+
+    @property
+    def encoded(self) -> bytes: ...
 
     @property
     def digest(self) -> bytes: ...
@@ -80,7 +83,7 @@ class Domain(Protocol[R]):
         """What the rules say of it."""
         ...
 
-    def appended(self, request: Any, kind: str, numbers: Sequence[int | None]) -> Any:
+    def appended(self, request: Any, kind: str, numbers: Sequence[int | None]) -> dict[str, Any]:
         """Journal record of the numbers that the request's own events got, None where refused."""
         ...
 

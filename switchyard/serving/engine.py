@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple
 
+import msgspec
+
 from switchyard.errors import JournalError, StoreError
 from switchyard.serving.batching import GoOn
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
@@ -241,7 +243,7 @@ class Engine(Generic[R]):
         )
         watch.lap("score")
         degraded = _degraded(rungs, assembled.degraded, judged)
-        replies = [self._reply(*parts) for parts in zip(asked, judged, degraded, strict=True)]
+        replies = self._replies(asked, judged, degraded)
         vectors = assembled.vectors.tolist()
         if rungs:
             self.ledger.note_unsettled(request.transaction_id for request in requests)
@@ -290,19 +292,24 @@ class Engine(Generic[R]):
             ],
         )
 
-    def _reply(self, asked: Asked[R], judged: Judged, degraded: list[Rung]) -> Reply:
-        judgement = judged.judgement
-        return Reply(
-            decision_id=self._new_id().hex(),
-            transaction_id=asked.request.transaction_id,
-            score=judgement.score,
-            decision=judgement.decision,
-            reasons=judgement.reasons,
-            release=judgement.release,
-            variant=judged.variant,
-            degraded=degraded,
-            latency_ms=round((time.perf_counter() - asked.started) * 1e3, 3),
-        )
+    def _replies(
+        self, asked: list[Asked[R]], judged: list[Judged], degraded: list[list[Rung]]
+    ) -> list[Reply]:
+        now, new_id = time.perf_counter(), self._new_id
+        return [
+            Reply(
+                new_id().hex(),
+                one.request.transaction_id,
+                judgement.score,
+                judgement.decision,
+                judgement.reasons,
+                judgement.release,
+                variant,
+                rungs,
+                round((now - one.started) * 1e3, 3),
+            )
+            for one, (judgement, variant, _), rungs in zip(asked, judged, degraded, strict=True)
+        ]
 
     async def _read(self, asked: list[Asked[R]]) -> tuple[Trip, list[Rung]]:
         """The read trip, or what stands in for it with the rung of each request."""
@@ -383,9 +390,9 @@ class Engine(Generic[R]):
             for subject, kind, events in subjects
             if events
         ]
-        self.journal.write(
-            [{**record, "epoch": written.epoch} for record in records], [None] * len(records)
-        )
+        for record in records:
+            record["epoch"] = written.epoch
+        self.journal.write(records, [None] * len(records))
 
     async def _appended(self, taken: Sequence[Taken]) -> list[StoreError | None]:
         """Append what was taken in and journal its numbers; what the store refused of each."""
@@ -444,7 +451,7 @@ def _decision_record(
     return {
         "type": "decision",
         "decision_id": reply.decision_id,
-        "transaction": asked.request,
+        "transaction": msgspec.Raw(asked.request.encoded),
         "received_at": asked.received_us,
         "score": reply.score,
         "decision": reply.decision,

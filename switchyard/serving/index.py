@@ -52,7 +52,8 @@ class Place(NamedTuple):
 
 def key_of(name: str) -> int:
     """64-bit key of an id, the same in every process and for ever."""
-    return int(mmh3.hash64(name, signed=False)[0])
+    key: int = mmh3.hash64(name, signed=False)[0]
+    return key
 
 
 def key_of_decision(transaction_id: str, decision_id: str) -> Key:

@@ -261,6 +261,8 @@ class _Segment:
 
     def index(self, lines: Sequence[bytes], keys: Sequence[Key | None] | None) -> None:
         """Enter the decisions among the lines just written; an index that can't be written is short."""
+        if keys is not None and not any(keys):
+            return
         offset = self.size - sum(map(len, lines))
         for line, key in zip(lines, keys or map(key_in, lines), strict=True):
             if key is not None:

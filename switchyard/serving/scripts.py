@@ -25,8 +25,11 @@ class Script:
 
     def call(self, key: bytes, *arguments: bytes) -> bytes:
         """The command in protocol form, to send over a Wire that loaded the script."""
-        tail = b"".join(map(bulk, arguments))
-        return b"*%d\r\n%b%b%b" % (len(arguments) + 4, self._head, bulk(key), tail)
+        return b"%b%b%b" % (self.head(len(arguments)), bulk(key), b"".join(map(bulk, arguments)))
+
+    def head(self, arguments: int) -> bytes:
+        """What stands before the key in a call with so many arguments."""
+        return b"*%d\r\n%b" % (arguments + 4, self._head)
 
 
 APPEND = Script(

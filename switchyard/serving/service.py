@@ -92,8 +92,13 @@ class DecisionService:
             else:
                 answers.append(None)
                 items.append(Asked(transaction, now_us, started))
-        outcomes = await asyncio.gather(*map(self._batcher.submit, items))
-        decided = iter([await self._settled(i, o) for i, o in zip(items, outcomes, strict=True)])
+        outcomes = await self._batcher.submit(items) if items else []
+        decided = iter(
+            [
+                outcome if isinstance(outcome, Answer) else await self._settled(item, outcome)
+                for item, outcome in zip(items, outcomes, strict=True)
+            ]
+        )
         return joined([answer or next(decided) for answer in answers])
 
     async def event(self, body: bytes) -> Answer:
@@ -141,7 +146,7 @@ class DecisionService:
 
     async def _answer(self, item: Asked[Any] | Taken) -> Answer:
         deadline = time.monotonic() + PATIENCE_S
-        while isinstance(outcome := await self._batcher.submit(item), Busy):
+        while isinstance(outcome := (await self._batcher.submit([item]))[0], Busy):
             if time.monotonic() > deadline:
                 raise RequestError(
                     "another request has been deciding this id for too long; send it again",

@@ -37,6 +37,9 @@ class Claimed(NamedTuple):
     reply: bytes = b""
 
 
+_NEW = Claimed("new")
+
+
 class Wanted(NamedTuple):
     """What to read for one transaction: an entity for each view, in the views' order, and its claim."""
 
@@ -181,7 +184,7 @@ def displaced(replies: Sequence[Reply], written: Written) -> list[tuple[str, Cla
 def claimed(answer: object) -> Claimed | None:
     """The reply of a claim or of taking one over; None for what is neither."""
     if answer is None or answer == b"n":
-        return Claimed("new")
+        return _NEW
     if not isinstance(answer, bytes):
         return None
     kind, digest = answer[:1], answer[1:17]

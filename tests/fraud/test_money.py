@@ -21,6 +21,7 @@ from switchyard.fraud.money import (
     minor_units,
     parse_amount,
     parse_amounts,
+    plain_amount,
 )
 
 currencies = st.sampled_from(["EUR", "JPY", "KWD", "CLF"])
@@ -195,3 +196,20 @@ def test_what_float_arithmetic_leaves_behind_is_no_further_decimal(
 ) -> None:
     assert parse_amount(value, "EUR") == minor
     assert parse_amounts(pa.array([value]), "EUR").minor.tolist() == [minor]
+
+
+@given(text=texts, currency=currencies)
+@example(text="1000000.00", currency="EUR")
+@example(text="1000000.01", currency="EUR")
+@example(text="0.1", currency="JPY")
+def test_an_amount_that_is_plainly_written_is_what_the_whole_rule_makes_of_it(
+    text: str, currency: str
+) -> None:
+    plain = plain_amount(currency)(text.encode())
+
+    assert plain is None or plain == parse_amount(text, currency)
+
+
+@given(minor=st.integers(0, MAX_AMOUNT_MINOR), currency=currencies)
+def test_amounts_as_they_are_usually_written_are_plain(minor: int, currency: str) -> None:
+    assert plain_amount(currency)(format_minor(minor, currency).encode()) == minor

@@ -191,3 +191,22 @@ def test_a_wrong_verdict_is_a_422_that_names_the_field(
         PARSER.label(json.dumps(label_body(**overrides)).encode(), NOW)
 
     assert (caught.value.status, caught.value.field) == (422, field)
+
+
+@pytest.mark.parametrize("field", ["transaction_id", "customer_id", "terminal_id", "device_id"])
+@pytest.mark.parametrize("written", ["t\\u0000", "\\n", "a\x7fb", "\\u007f", "a\nb", "a\x1f"])
+def test_no_id_has_a_control_character_however_it_is_written(field: str, written: str) -> None:
+    body = json.dumps(transaction_body(**{field: "HERE"})).replace("HERE", written).encode()
+
+    error = refusal(body)
+
+    assert error.status == 400 or error.field == field
+
+
+def test_an_escape_in_a_body_changes_nothing_in_what_is_read() -> None:
+    plain = json.dumps(transaction_body(device_id="d/1", channel="pos")).encode()
+
+    escaped = PARSER.transaction(plain.replace(b"/", b"\\/"), NOW)
+
+    assert escaped == PARSER.transaction(plain, NOW)
+    assert escaped.digest == PARSER.transaction(plain, NOW).digest

@@ -19,7 +19,7 @@ def test_a_lone_request_is_handled_alone_and_at_once() -> None:
         return [2 * item for item in items]
 
     async def one_after_the_other() -> list[int]:
-        return [await batcher.submit(n) for n in range(3)]
+        return [(await batcher.submit([n]))[0] for n in range(3)]
 
     batcher = Batcher(handle)
 
@@ -37,12 +37,13 @@ def test_requests_that_arrive_while_one_is_handled_go_together_up_to_the_limit()
         return [2 * item for item in items]
 
     async def all_at_once() -> list[int]:
-        first = batcher.submit(0)
+        first = batcher.submit([0])
         await asyncio.sleep(0.01)
-        others = [batcher.submit(n) for n in range(1, 100)]
+        others = [batcher.submit([n]) for n in range(1, 50)]
+        others.append(batcher.submit(range(50, 100)))
         assert batcher.waiting == 99
         free.set()
-        return await asyncio.gather(first, *others)
+        return [answer for found in await asyncio.gather(first, *others) for answer in found]
 
     batcher = Batcher(handle)
     answers = asyncio.run(all_at_once())
@@ -61,8 +62,8 @@ def test_a_fault_reaches_the_callers_of_its_batch_and_the_next_is_handled() -> N
 
     async def three() -> list[int]:
         with pytest.raises(JournalError, match="no space"):
-            await batcher.submit(13)
-        return [await batcher.submit(n) for n in (1, 2)]
+            await batcher.submit([13])
+        return [(await batcher.submit([n]))[0] for n in (1, 2)]
 
     batcher = Batcher(handle)
 
@@ -77,11 +78,11 @@ def test_a_caller_that_went_away_does_not_disturb_the_others() -> None:
         return list(items)
 
     async def one_leaves() -> int:
-        leaving, staying = batcher.submit(1), batcher.submit(2)
+        leaving, staying = batcher.submit([1]), batcher.submit([2])
         await asyncio.sleep(0.01)
         leaving.cancel()
         free.set()
-        return await staying
+        return (await staying)[0]
 
     batcher = Batcher(handle)
 
@@ -101,11 +102,11 @@ def test_a_batch_that_only_waits_lets_the_next_one_begin_and_answers_when_it_is_
         return list(items)
 
     async def two() -> list[int]:
-        first = batcher.submit(0)
+        first = batcher.submit([0])
         await asyncio.sleep(0.01)
-        second = await batcher.submit(1)
+        second = await batcher.submit([1])
         stored.set()
-        return [await first, second]
+        return [*await first, *second]
 
     batcher = Batcher(handle)
 
@@ -129,9 +130,30 @@ def test_giving_up_a_turn_twice_starts_one_batch_alone() -> None:
         return list(items)
 
     async def many() -> list[int]:
-        return await asyncio.gather(*(batcher.submit(n) for n in range(10)))
+        found = await asyncio.gather(*(batcher.submit([n]) for n in range(10)))
+        return [answer for (answer,) in found]
 
     batcher = Batcher(handle, limit=20)
 
     assert asyncio.run(many()) == list(range(10))
     assert most == 1
+
+
+def test_a_fault_in_one_batch_of_many_answers_is_told_and_the_others_are_handled() -> None:
+    handled: list[int] = []
+
+    async def handle(items: Sequence[int], go_on: GoOn) -> list[int]:
+        handled.extend(items)
+        if 0 in items:
+            raise JournalError("no space")
+        return list(items)
+
+    async def five() -> None:
+        with pytest.raises(JournalError, match="no space"):
+            await batcher.submit(range(5))
+        await batcher.submit([5])
+
+    batcher = Batcher(handle, limit=2)
+    asyncio.run(five())
+
+    assert handled == list(range(6))

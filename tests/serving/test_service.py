@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,35 @@ def test_a_thousand_are_decided_in_one_body_and_no_more(
     with pytest.raises(RequestError) as caught:
         loops.run(service.engine.store, service.bulk(bulk(*(body(n) for n in range(1001)))))
     assert (caught.value.status, caught.value.field) == (422, "transactions")
+
+
+class OneAtATime(Journal):
+    """A journal that notices whoever writes decisions while others are being synced."""
+
+    at_once = False
+    _busy = False
+
+    def write(self, records: Sequence[Any], keys: Sequence[Any] | None = None) -> None:
+        self.at_once |= self._busy and any(keys or ())
+        super().write(records, keys)
+
+    def sync(self) -> None:
+        self._busy = True
+        time.sleep(0.01)
+        super().sync()
+        self._busy = False
+
+
+def test_while_a_batch_waits_for_the_disk_no_other_one_of_a_bulk_writes(
+    make_service: Callable[..., DecisionService], tmp_path: Path
+) -> None:
+    journal = OneAtATime(tmp_path / "synced", fsync=True)
+    service = make_service(journal=journal)
+
+    answer = loops.run(service.engine.store, service.bulk(bulk(*(body(n) for n in range(150)))))
+
+    assert [r["status"] for r in json.loads(answer.body)["results"]] == [200] * 150
+    assert not journal.at_once
 
 
 def test_a_journal_that_fails_refuses_each_of_a_bulk_with_503(
