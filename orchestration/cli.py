@@ -25,7 +25,7 @@ from switchyard.settings import Settings
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
 BENCHES = ("batch", "canary", "demo", "faults", "features", "hostile", "journal", "ladder",
-           "online-sync", "rollout", "scoring", "serving", "traffic")  # fmt: skip
+           "online-sync", "rollout", "scoring", "serving", "skew", "traffic")  # fmt: skip
 """Modules of ``benchmarks`` that a person runs."""
 
 

@@ -1,4 +1,4 @@
-"""Schedules: the journal's compaction, nightly profiles, daily batch scores, weekly retraining (all UTC)."""
+"""Schedules: the journal's compaction, nightly profiles, monitoring, daily batch scores, weekly retraining (all UTC)."""
 
 from __future__ import annotations
 
@@ -35,4 +35,11 @@ def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
         cron_schedule="0 1 * * *",
         description="At 01:00: what was journalled until then goes into the lake, and what is old there goes.",
     )
-    return [compaction, nightly, batch, retrain]
+    monitoring = dg.build_schedule_from_partitioned_job(
+        by_name["monitor"],
+        name="daily_monitoring",
+        hour_of_day=PROFILE_AVAILABLE_HOUR,
+        minute_of_hour=30,
+        description="At 02:30: what yesterday says of the levels of monitoring.",
+    )
+    return [compaction, nightly, monitoring, batch, retrain]
