@@ -103,7 +103,7 @@ def _measured(settings: Settings, decisions: int, told: Callable[[str], None]) -
     first = settings.start_day + timedelta(days=LEAD_DAYS)
     told("simulating the days, their profiles and the activity before them")
     lake = _landed(settings, first, days)
-    service = _Service(settings, lake, first)
+    service = Service(settings, lake, first)
     right, seconds, day = 0, list[float](), first
     differing: list[DayReport] = []
     while right < decisions:
@@ -148,39 +148,47 @@ def _landed(settings: Settings, first: date, days: int) -> Lake:
     return lake
 
 
-class _Service:
+class Service:
     """Two engines on one store, as two workers; each day has new ones, as after a restart."""
 
     def __init__(self, settings: Settings, lake: Lake, first: date) -> None:
         self._settings, self._lake = settings, lake
         self._url = valkey.start(settings.home)
-        self._store = online_store_of(self._url)
-        self._release = _release(settings)
+        self.store = online_store_of(self._url)
+        self.release = any_release(settings)
         midnight = datetime.combine(first, datetime.min.time(), UTC)
-        sync_activity(lake, self._store, settings, midnight)
-        sync_profiles(lake, self._store, first - timedelta(days=2))
+        sync_activity(lake, self.store, settings, midnight)
+        sync_profiles(lake, self.store, first - timedelta(days=2))
 
     def live_through(self, day: date, domain: type[FraudDomain]) -> tuple[DayReport, float]:
         """Decide the day's transactions; the report that the check gives of it, and the check's seconds."""
         plan = ReplayPlan(day, day, repeat=0.01, late=0.01, seed=day.toordinal())
         stream, _ = stream_of(self._lake, self._settings, plan)
-        night = sync_times(self._lake, plan)
-        engines = [self._engine(domain) for _ in range(2)]
-        with closing(engines[0]), closing(engines[1]):
-            asyncio.run(self._send(engines, stream, night))
+        self.decide(stream, sync_times(self._lake, plan), domain)
         started = time.perf_counter()
         report, *others = measure_skew(self._settings, self._lake, day)
         took = time.perf_counter() - started
         failed = [other for other in others if not other.verdict.passed]
         return (failed or [report])[0], took
 
+    def decide(
+        self,
+        stream: list[Sending],
+        night: list[tuple[int, date]] = [],  # noqa: B006
+        domain: type[FraudDomain] = FraudDomain,
+    ) -> None:
+        """Send ``stream`` to new engines, with the syncs of the ``night``; their segments are closed then."""
+        engines = [self._engine(domain) for _ in range(2)]
+        with closing(engines[0]), closing(engines[1]):
+            asyncio.run(self._send(engines, stream, night))
+
     def close(self) -> None:
-        self._store.close()
+        self.store.close()
 
     def _engine(self, domain: type[FraudDomain]) -> Engine[Transaction]:
         units = minor_units(self._settings.currency)
         hot = HotStore(self._url, Commands(PROJECT, VIEWS), budget_s=1.0, needs_epoch=True)
-        return Engine(domain(units), hot, journal_of(self._settings), self._release)
+        return Engine(domain(units), hot, journal_of(self._settings), self.release)
 
     async def _send(
         self,
@@ -196,7 +204,7 @@ class _Service:
             for start in range(0, len(rest), AT_ONCE):
                 some = rest[start : start + AT_ONCE]
                 while syncs and some[0].leaves_us >= syncs[0][0]:
-                    sync_profiles(self._lake, self._store, syncs.pop(0)[1])
+                    sync_profiles(self._lake, self.store, syncs.pop(0)[1])
                 halves = [some[::2], some[1::2]]
                 await asyncio.gather(
                     *(_sent(*each, path, reader) for each in zip(engines, halves, strict=True))
@@ -223,7 +231,7 @@ async def _sent(
         ]
 
 
-def _release(settings: Settings) -> Release:
+def any_release(settings: Settings) -> Release:
     """Any release will do: what is checked are the vectors."""
     import numpy as np
 
