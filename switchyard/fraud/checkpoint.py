@@ -27,7 +27,7 @@ from switchyard.lake import write_parquet
 LAG_US = 2 * 3_600_000_000
 """What is read may lie so far behind: the age of a segment and of what a worker lately read, with room to spare."""
 _HEAD = b"switchyard.checkpoint"
-_PENDING, _WAITING = "pending", "waiting"
+_ACTIVITY, _PENDING, _WAITING = "activity", "pending", "waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ def load(path: Path) -> Checkpoint:
     records = {
         kind: [
             msgspec.json.decode(text, type=dict)
-            for text in _rows(table, None, kind)["events"].to_pylist()
+            for text in _rows(table, None, None, kind)["blob"].to_pylist()
         ]
         for kind in (_PENDING, _WAITING)
     }
     held = {
-        epoch: {owner: numbered_in(_rows(table, epoch, owner)) for owner in KEY}
+        epoch: {owner: numbered_in(_rows(table, epoch, owner, _ACTIVITY)) for owner in KEY}
         for epoch in head["epochs"]
     }
     return Checkpoint(
@@ -76,14 +76,12 @@ def load(path: Path) -> Checkpoint:
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write it in the place of the last one."""
     parts = [
-        _with(part.table(), epoch, owner)
+        _with(part.table(), epoch, owner, _ACTIVITY)
         for epoch, held in checkpoint.held.items()
         for owner, part in held.items()
     ]
     for kind, records in ((_PENDING, checkpoint.pending), (_WAITING, checkpoint.waiting)):
-        none = [0] * len(records)
-        texts = [msgspec.json.encode(record) for record in records]
-        parts.append(_with(_records(none, texts), None, kind))
+        parts.append(_with(_texts(records), None, "customer", kind))
     head = {
         "lineage": checkpoint.lineage,
         "number": checkpoint.number,
@@ -94,19 +92,25 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     write_parquet(whole, path)
 
 
-def _records(none: list[int], texts: list[bytes]) -> pa.Table:
-    return pa.table([[""] * len(texts), none, none, none, texts], schema=SCHEMA)
+def _texts(records: Sequence[Record]) -> pa.Table:
+    """Rows under the customer's key, so that whoever forgets a customer finds them as it finds activity."""
+    none = [0] * len(records)
+    keys = [record.get("transaction", record)["customer_id"] for record in records]
+    texts = [msgspec.json.encode(record) for record in records]
+    return pa.table([keys, none, none, none, texts], schema=SCHEMA)
 
 
-def _with(table: pa.Table, epoch: str | None, kind: str) -> pa.Table:
-    table = table.append_column("epoch", pa.array([epoch] * len(table), pa.string()))
-    return table.append_column("kind", pa.array([kind] * len(table), pa.string()))
+def _with(table: pa.Table, epoch: str | None, owner: str, kind: str) -> pa.Table:
+    for name, value in (("owner", owner), ("epoch", epoch), ("kind", kind)):
+        table = table.append_column(name, pa.array([value] * len(table), pa.string()))
+    return table
 
 
-def _rows(table: pa.Table, epoch: str | None, kind: str) -> pa.Table:
+def _rows(table: pa.Table, epoch: str | None, owner: Owner | None, kind: str) -> pa.Table:
     mine = pc.equal(table["kind"], kind)
-    if epoch is not None:
-        mine = pc.and_(mine, pc.equal(table["epoch"], epoch))
+    for name, value in (("epoch", epoch), ("owner", owner)):
+        if value is not None:
+            mine = pc.and_(mine, pc.equal(table[name], value))
     return table.filter(mine)
 
 

@@ -17,7 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from switchyard.errors import JournalError
-from switchyard.fraud.events import CAPACITY, EVENT, Events, Ints, Owner, decode_blob
+from switchyard.fraud.events import (
+    CAPACITY,
+    EVENT,
+    HEADER,
+    Events,
+    Ints,
+    Owner,
+    decode_blob,
+    encode_blob,
+)
 from switchyard.fraud.sliding import KEPT_US
 
 FIRST = int(np.iinfo(np.int64).min)
@@ -30,7 +39,7 @@ SCHEMA = pa.schema(
         ("exact_from", pa.int64()),
         ("whole_to", pa.int64()),
         ("events_from", pa.int64()),
-        ("events", pa.large_binary()),
+        ("blob", pa.large_binary()),
     ]
 )
 
@@ -79,9 +88,13 @@ class Numbered:
         return Appended(keys, self.events, np.full(len(self.events), FIRST))
 
     def table(self) -> pa.Table:
-        """One row per key; ``numbered_in`` reads it back."""
+        """One row per key, as a snapshot has it (key, blob) and more; ``numbered_in`` reads it back."""
         spans = zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True)
-        blobs = [self.events[start:end].tobytes() for start, end in spans]
+        last = self.whole_to.tolist()
+        blobs = [
+            encode_blob(number, self.events[start:end])
+            for number, (start, end) in zip(last, spans, strict=True)
+        ]
         since = np.full(len(self.keys), self.events_from)
         return pa.table([self.keys, self.exact_from, self.whole_to, since, blobs], schema=SCHEMA)
 
@@ -94,7 +107,7 @@ def nothing() -> Numbered:
 
 def numbered_in(table: pa.Table) -> Numbered:
     """What ``Numbered.table`` wrote."""
-    blobs = table["events"].to_pylist()
+    blobs = [blob[HEADER.size :] for blob in table["blob"].to_pylist()]
     events = np.frombuffer(b"".join(blobs), EVENT)
     return Numbered(
         table["key"].to_pylist(),

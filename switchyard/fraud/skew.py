@@ -113,7 +113,7 @@ def _steps(journal: Path, last: Checkpoint) -> list[list[_Stretch]]:
     room = 0
     for segment in segments(journal):
         stretch = _Stretch(segment, last.offsets.get(segment.name, 0), segment.stat().st_size)
-        if (size := stretch.end - stretch.start) <= 0:
+        if (size := stretch.end - stretch.start) <= 0 or not _begins_a_line(stretch):
             continue
         if room < size:
             steps.append([])
@@ -121,6 +121,19 @@ def _steps(journal: Path, last: Checkpoint) -> list[list[_Stretch]]:
         steps[-1].append(stretch)
         room -= size
     return steps
+
+
+def _begins_a_line(stretch: _Stretch) -> bool:
+    """Not in a segment that was rewritten after it was read, to forget a customer: it is read no further, and what
+    it held besides is missed in the lake."""
+    if not stretch.start:
+        return True
+    with stretch.segment.open("rb") as lines:
+        lines.seek(stretch.start - 1)
+        whole = lines.read(1) == b"\n"
+    if not whole:
+        _log.warning("%s was rewritten after it was read", stretch.segment)
+    return whole
 
 
 def _judged(

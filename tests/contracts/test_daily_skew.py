@@ -254,6 +254,14 @@ def test_a_check_that_was_killed_before_its_checkpoint_counts_nothing_twice(
     assert served.check().figures["decisions"] == 4
 
 
+def test_a_segment_that_was_rewritten_after_it_was_read_is_read_no_further(served: Served) -> None:
+    first = served.check()
+    (decision,) = _decisions(served.segments[2])
+    served.rewrite(2, reasons=[*decision["reasons"], {"code": "LONGER_THAN_BEFORE"}] * 9)
+
+    assert served.check() == first
+
+
 def test_journals_of_any_size_are_read_in_steps(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
