@@ -19,6 +19,7 @@ STAGES = {
     "publish": ("release",),
     "score_batch": ("batch",),
     "compact_journal": ("journal",),
+    "monitor": ("monitoring",),
 }
 """Job name -> asset groups it materializes, in the order of the lifecycle."""
 

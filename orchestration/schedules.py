@@ -1,4 +1,4 @@
-"""Schedules: the journal's compaction, retention, nightly profiles, daily batch scores, weekly retraining (all UTC)."""
+"""Schedules: compaction, retention, nightly profiles, monitoring, daily batch scores, weekly retraining (all UTC)."""
 
 from __future__ import annotations
 
@@ -41,4 +41,11 @@ def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
         cron_schedule="30 1 * * *",
         description="At 01:30: what is older than the settings keep_*_days say goes.",
     )
-    return [compaction, retention, nightly, batch, retrain]
+    monitoring = dg.build_schedule_from_partitioned_job(
+        by_name["monitor"],
+        name="daily_monitoring",
+        hour_of_day=PROFILE_AVAILABLE_HOUR,
+        minute_of_hour=30,
+        description="At 02:30: what yesterday says of the levels of monitoring.",
+    )
+    return [compaction, retention, nightly, monitoring, batch, retrain]

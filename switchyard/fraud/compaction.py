@@ -137,7 +137,8 @@ def _compact(journal: Path, lake: Lake, rows: dict[str, int]) -> int:
     """How many segments are done; ``rows`` grows by what was written. One that can't be brought there stays, and
     keeps no other from it."""
     note_what_the_dead_left(journal)
-    waiting = [segment for segment in segments(journal) if not marker_of(segment).exists()]
+    there = compacted_names(journal)
+    waiting = [segment for segment in segments(journal) if segment.name not in there]
     done, troubles = 0, list[JournalError]()
     for start in range(0, len(waiting), SEGMENTS_AT_ONCE):
         some = waiting[start : start + SEGMENTS_AT_ONCE]

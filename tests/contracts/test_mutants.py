@@ -1,4 +1,4 @@
-"""The judge of parity catches what it is there to catch: three wrong services, each found by its journal.
+"""The judge of parity catches what it is there to catch: four wrong services, each found by its journal.
 
 Store, engine, journal and assembly are the real ones; a mutant errs only in what it computes from, while
 its journal claims that all was as it should be.
@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.skew import LATE_FEATURE, AnHourLate
 from switchyard.fraud.columns import FEATURES, Freshness
 from switchyard.fraud.events import EVENT, HEADER, KEY, MISSING
 from switchyard.fraud.online import FraudDomain
 from switchyard.fraud.recompute import Recomputed, recompute
 from switchyard.fraud.requests import Transaction
+from switchyard.fraud.skew import measure_skew
 from switchyard.fraud.sync import sync_profiles
 from switchyard.fraud.windows import build_profiles, profiles_on
 from switchyard.lake import Lake
@@ -26,6 +28,7 @@ from switchyard.serving import valkey
 from switchyard.serving.domain import Assembled
 from switchyard.serving.segments import read_journal
 from switchyard.serving.trip import Trip
+from switchyard.settings import load_settings
 from tests.contracts.test_served_parity import make_engine, serve, store_of
 from tests.releases import make_release
 from tests.streams import Row, land, make_label, make_transaction
@@ -157,6 +160,21 @@ def test_the_own_event_counted_is_found(
 
     assert freshness_of(recomputed) == {"event"}
     assert len({d.decision_id for d in recomputed.differences}) == recomputed.rows
+
+
+def test_a_feature_computed_an_hour_late_is_named_by_the_daily_check(
+    home: Path, release: Release, traffic: tuple[list[Row], list[Row]], lake: Lake
+) -> None:
+    run(home, release, traffic, lake, AnHourLate(100))
+
+    day = FIRST.date() + DAY
+    (report, *_) = measure_skew(load_settings(home=lake.root.parent), lake, day)
+
+    assert not report.verdict.passed
+    assert set(report.verdict.figures["by_feature"]) == {LATE_FEATURE}
+    first = report.verdict.figures["differences"][0]
+    assert first["served"] != first["recomputed"]
+    assert {str(first[name]) in report.verdict.reasons[1] for name in first} == {True}
 
 
 def run(

@@ -52,6 +52,7 @@ def test_each_schedule_ticks_at_its_hour_and_starts_its_job(home: Home) -> None:
         "daily_compaction": ("0 1 * * *", "compact_journal"),
         "daily_retention": ("30 1 * * *", "apply_retention"),
         "nightly_profiles": ("0 2 * * *", "sync_profiles"),
+        "daily_monitoring": ("30 2 * * *", "monitor"),
         "daily_batch_scores": ("0 3 * * *", "score_batch"),
         "weekly_retrain": ("0 4 * * 1", "retrain"),
     }
@@ -66,6 +67,6 @@ def test_every_asset_tells_its_grain_its_owner_and_its_stage(home: Home) -> None
         assert spec.owners == ["team:fraud-ml"], spec.key
         assert spec.group_name in {
             "transactions", "features", "training", "evaluation", "release", "batch",
-            "journal",
+            "journal", "monitoring",
         }  # fmt: skip
         assert spec.kinds, spec.key

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dagster as dg
 
+from assets.fraud.monitoring import skew
+
 GROUP = "monitoring"
 
 
 def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The stage's assets, partitioned by ``days``."""
-    return []
+    return [*skew.assets(days, GROUP)]
