@@ -12,7 +12,8 @@
     |-- ReleaseError           a release is damaged, unknown, or not computable by this code
     |-- TrainingError          a model can't be trained on what it was given
     |-- SkewError              what was served is not what recomputing gives
-    `-- ServiceError           a process that Switchyard owns did not start, answer or stop
+    |-- ServiceError           a process that Switchyard owns did not start, answer or stop
+    `-- AlertError             a message did not reach its channel
 
 A message says what was wrong, where, and what would be right. Only entry points catch the root.
 """
@@ -85,3 +86,7 @@ class SkewError(SwitchyardError):
 
 class ServiceError(SwitchyardError):
     """A process that Switchyard owns did not start, answer or stop."""
+
+
+class AlertError(SwitchyardError):
+    """A message did not reach its channel."""
