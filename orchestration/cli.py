@@ -130,11 +130,12 @@ def _demo_rollout(json_file: Path | None, bad: bool, options: dict[str, Any]) ->
         from orchestration.worker import Worker
 
         with Worker(settings) as worker:
-            from orchestration.rollout_demo import PICTURE, run_rollout
+            from orchestration.rollout_demo import PICTURE, run_rollout, what_it_shows
 
             stages, moments = run_rollout(settings, worker, begun, done, bad=bad)
     console.print(screen.table(stages))
     console.print(screen.timeline(moments))
+    console.print(what_it_shows(settings, moments))
     console.print(f"drawn in {settings.home / PICTURE}")
     told = [moment.as_dict() for moment in moments]
     _write_json(json_file, screen.figures(stages) | {"timeline": told})

@@ -141,7 +141,7 @@ class Book(msgspec.Struct, frozen=True):
 
     def told(self, key: str, channel: str, now: datetime) -> Book:
         """The book once ``channel`` knows of the incident."""
-        return self._with(self.incidents | {key: self.incidents[key].after(channel, now)})
+        return self._with({**self.incidents, key: self.incidents[key].after(channel, now)})
 
     def without_old(self, now: datetime) -> Book:
         """Without what was over KEPT ago; a channel that was down all the time will not hear of it any more."""

@@ -38,7 +38,7 @@ from switchyard.serving.segments import body_of, segments
 from switchyard.settings import Settings, load_settings
 from tests import promoting
 from tests.homes import close, in_home, open_small
-from tests.packing import pack
+from tests.packing import enter, pack
 from tests.releases import SUSPICIOUS_AMOUNT
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -144,7 +144,12 @@ def test_a_new_release_goes_all_the_way_by_itself(rolled: Rolled) -> None:
     shown = CliRunner().invoke(main, ["rollout", "status"], env={"COLUMNS": "200"})
     rolled.pay(3_000)
     rolled.land_labels()
-    done += [rolled.step(), rolled.step(timedelta(days=9)), rolled.step(timedelta(days=9))]
+    done.append(rolled.step())
+    late = timedelta(days=9)
+    assert (
+        killed(rolled, before="commit", after=late) == promoting.KILLED
+    )  # it is undone, and made again
+    done += [rolled.step(late), rolled.step(late)]
 
     assert sensed.run_requests[0].run_key.startswith("shadow of plan ")
     assert [look.action for look in done] == [
@@ -185,48 +190,52 @@ def test_a_release_that_blocks_too_much_is_withdrawn_with_a_reason_and_not_tried
     assert "has been on trial" in (skipped.skip_message or "")
 
 
-@pytest.mark.parametrize("effect", ["put away", "read on", "mature", "change", "end"])
-def test_a_step_killed_before_one_of_its_effects_is_taken_again_with_the_same_result(
-    rolled: Rolled, effect: str
+def test_a_step_killed_before_each_of_its_effects_in_turn_has_the_same_result(
+    rolled: Rolled,
 ) -> None:
     champion = plan_of(rolled).champion
-    trial = pack(rolled.settings, Thresholds(0.3, EFFECTS[effect]))
+    trial = enter(rolled.settings, Thresholds(0.3, 0.75))
     rolled.challenge(trial)
-    rolled.step()
+    assert killed(rolled, before="end") == promoting.KILLED  # it is in shadow by now
     rolled.pay(100, rate=400)
 
-    assert killed(rolled, before=effect) == promoting.KILLED
+    for effect in ("put away", "read on", "mature", "change"):
+        assert killed(rolled, before=effect) == promoting.KILLED
+        assert plan_of(rolled).mode == "shadow"
+    assert killed(rolled, before="end") == promoting.KILLED
     done = rolled.step()
 
     after = plan_of(rolled)
     assert (after.champion, after.challenger, after.mode, after.share) == (
         champion, trial, "canary", 0.1,
     )  # fmt: skip
-    assert done.action == ("hold" if effect == "end" else "canary")
+    assert done.action == "hold"
     assert counted(rolled, after.salt, "shadow") == 100
     withdraw(rolled, trial)
 
 
-@pytest.mark.parametrize("effect", ["alias", "change", "end"])
-def test_a_withdrawal_killed_at_any_effect_ends_without_plan_and_alias(
-    rolled: Rolled, effect: str
+def test_a_withdrawal_killed_before_each_of_its_effects_in_turn_leaves_neither_plan_nor_alias(
+    rolled: Rolled,
 ) -> None:
-    bad = pack(rolled.settings, Thresholds(0.0, EFFECTS[effect] / 1_000))
+    bad = enter(rolled.settings, Thresholds(0.0, 0.001))
     rolled.challenge(bad)
     rolled.step()
     rolled.pay(600, rate=400)
 
-    assert killed(rolled, before=effect) == promoting.KILLED
+    for effect in ("alias", "change", "end"):
+        assert plan_of(rolled).challenger == bad
+        assert killed(rolled, before=effect) == promoting.KILLED
     rolled.step()
 
-    assert plan_of(rolled).challenger is None
+    after = plan_of(rolled)
+    assert (after.challenger, after.who) == (None, "rollout")
     assert registry.release_of(rolled.settings.mlflow_tracking_uri, "challenger") is None
 
 
 def test_of_a_trial_that_has_ended_sums_and_verdict_stay_and_no_single_decision(
     rolled: Rolled,
 ) -> None:
-    trial = pack(rolled.settings, Thresholds(0.3, 0.65))
+    trial = enter(rolled.settings, Thresholds(0.3, 0.65))
     rolled.challenge(trial)
     rolled.step()
     rolled.pay(100, rate=400)
@@ -280,15 +289,6 @@ def test_a_challenger_of_other_code_is_carried_in_by_its_own_bento_and_then_trie
     withdraw(rolled, foreign)
 
 
-EFFECTS = {
-    "put away": 0.71,
-    "read on": 0.72,
-    "mature": 0.73,
-    "change": 0.74,
-    "end": 0.75,
-    "alias": 0.76,
-}
-"""A threshold of its own for each release that is killed."""
 ANN = {"who": "ann", "why": "a test"}
 OTHER_CODE = """
 from pathlib import Path
@@ -306,8 +306,9 @@ def plan_of(rolled: Rolled) -> Plan:
     return plan
 
 
-def killed(rolled: Rolled, *, before: str) -> int | None:
-    at = MORNING + timedelta(hours=6)
+def killed(rolled: Rolled, *, before: str, after: timedelta = timedelta(hours=6)) -> int | None:
+    """A step in a process of its own, which is killed before an effect; how it ended."""
+    at = MORNING + after
     return promoting.run(rolled.settings, "step the rollout", killed_before=before, at=at)
 
 
