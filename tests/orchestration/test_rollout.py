@@ -25,7 +25,6 @@ from orchestration.cli import main
 from orchestration.definitions import build_definitions
 from orchestration.home import exports
 from orchestration.traffic import asked, change_traffic, current_plan
-from switchyard.errors import ReleaseError
 from switchyard.fraud.columns import LABEL, arrow_schema
 from switchyard.fraud.experiment import Phase
 from switchyard.fraud.features import code_hash
@@ -240,6 +239,7 @@ def test_of_a_trial_that_has_ended_sums_and_verdict_stay_and_no_single_decision(
     rolled.step()
     rolled.pay(100, rate=400)
     rolled.step()
+    rolled.step()
     salt = plan_of(rolled).salt
     folder = rolled.settings.rollouts / f"{salt}-shadow"
     waited = list(folder.glob("????-??-??/*.parquet"))
@@ -265,8 +265,6 @@ def test_a_challenger_of_other_code_is_carried_in_by_its_own_bento_and_then_trie
     foreign = packed_by_other_code(rolled.settings, tmp_path)
     rolled.challenge(foreign)
 
-    with pytest.raises(ReleaseError, match="can't compute them"):
-        change_traffic(rolled.settings, asked({"action": "shadow", "release": foreign, **ANN}))
     carried = rolled.step()
     rolled.pay(20)
     done = [rolled.step()]
@@ -289,7 +287,6 @@ def test_a_challenger_of_other_code_is_carried_in_by_its_own_bento_and_then_trie
     withdraw(rolled, foreign)
 
 
-ANN = {"who": "ann", "why": "a test"}
 OTHER_CODE = """
 from pathlib import Path
 import sys, mlflow
