@@ -17,7 +17,7 @@ from switchyard.serving import valkey
 from tests.homes import own_environment
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
-COMMANDS = ["approve", "backtest", "batch-predict", "bench", "demo", "deploy", "down", "env", "explain", "reload", "replay",
+COMMANDS = ["alerts", "approve", "backtest", "batch-predict", "bench", "demo", "deploy", "down", "env", "explain", "reload", "replay",
             "rollout", "serve", "status", "traffic", "ui", "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
