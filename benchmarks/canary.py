@@ -1,8 +1,9 @@
 """The canary's judge on 2,000 experiments without a difference, and on challengers with a fault each.
 
 Every experiment draws customers with replacement for two equal arms, with all their decisions in order of time, and is
-looked at after every 100 decisions of the challenger. The promise is made of the week before. Beside what was
-found stands what theory expects of the guardrail that falls first. Not here: where the decisions come from
+looked at after every 100 decisions of the challenger; a label counts when its day has matured. The promise is made of the
+week before. Beside what was found stands what theory expects, which knows the fault and the decisions to draw from, and
+nothing of the experiments. Not here: where the decisions come from
 (``scored``).
 """
 
@@ -60,6 +61,8 @@ EVERY = 100
 BAR = 20
 WORKERS = 2
 PROMISE_DAYS = 7
+LABEL_DELAY_DAYS = 7
+"""After its end, until an event day has matured."""
 ERRORS = 2e-4
 """Share of decisions whose model fails in either arm, without a fault."""
 
@@ -267,12 +270,21 @@ def _grow(look: Ints, place: Ints, rows: Floats, looks: int, slices: int) -> tup
 _growing = compiled(_grow)
 
 
+def matured(bench: Bench, arms: Arms) -> Arms:
+    """The same, each decision at the look by which its label counts; one past the last look never does."""
+    event_us = bench.drawn.event_us[arms.row]
+    ends = np.zeros(bench.looks, np.int64)
+    np.maximum.at(ends, arms.look, event_us)
+    counts_us = (event_us // DAY_US + 1 + LABEL_DELAY_DAYS) * DAY_US
+    return replace(arms, look=np.searchsorted(np.maximum.accumulate(ends), counts_us))
+
+
 def weighed(
     bench: Bench, policy: RolloutPolicy, arms: Arms, decisions: Floats, outcomes: Floats
 ) -> list[Weighed]:
-    """All of the policy's guardrails at every look, labels known at once."""
+    """All of the policy's guardrails at every look."""
     plain = by_look(arms, COLUMNS, decisions, bench.looks)
-    labelled = adjusted(by_look(arms, OUTCOMES, outcomes, bench.looks))
+    labelled = adjusted(by_look(matured(bench, arms), OUTCOMES, outcomes, bench.looks))
     rails, prior = policy.guardrails(bench.promise), policy.prior_decisions
     return [
         *weigh_all(rails, plain, "decisions", prior),
@@ -408,21 +420,61 @@ def _bar(console: Console | None, total: int) -> Iterator[Callable[[str], None]]
 # ---------------------------------------------------------------- what theory expects
 
 
-def expected(bench: Bench, fault: Fault, place: int, found_after: int) -> float:
-    """Decisions after which theory expects the guardrail at ``place`` to fall.
+@dataclass(frozen=True)
+class Expected:
+    """When theory has a fault found, and by which guardrail's place; inf and None: not at all."""
 
-    Effect and variances are those of all that is drawn from in the time that ``found_after`` decisions take:
-    independent decisions at first, whole customers at that time's end.
+    decisions: float
+    guardrail: int | None
+
+
+def expected(bench: Bench, fault: Fault) -> Expected:
+    """What is to be expected of a fault before any experiment is made.
+
+    The effect is the fault's own, put on all that experiments draw from; the variances are those of independent decisions at
+    first, and of whole customers at the end; the guardrail is the one whose expected path crosses first. Means change in
+    the course of the weeks, so effect and variances are taken up to the time that is expected, in TURNS turns.
     """
-    rows = math.ceil(len(bench.drawn) * min(1.0, found_after / bench.arm))
-    early = replace(bench, drawn=bench.drawn.first(rows))
-    guardrail, single, whole = _guardrail(early, fault, place)
-    clock = "decisions" if place < _plain(bench) else CLOCK
+    found = Expected(float(bench.arm), None)
+    for _ in range(TURNS):
+        until = [
+            _until(bench, fault, found.decisions, place, *part)
+            for place, part in enumerate(_parts(bench, fault, found.decisions))
+        ]
+        first = int(np.argmin(until))
+        found = Expected(until[first], first if math.isfinite(until[first]) else None)
+    return found
+
+
+TURNS = 4
+_Part = tuple[Guardrail, Totals, Totals]
+
+
+def _window(bench: Bench, decisions: float) -> int:
+    """Rows to draw from in the time that so many decisions of an arm take."""
+    share = min(1.0, max(decisions, float(bench.every)) / bench.arm)
+    return math.ceil(len(bench.drawn) * share)
+
+
+def _until(
+    bench: Bench,
+    fault: Fault,
+    window: float,
+    place: int,
+    guardrail: Guardrail,
+    single: Totals,
+    whole: Totals,
+) -> float:
+    """Decisions until the expected path of a guardrail, all its parts, crosses; for one of labels, until they have come."""
+    rows, labels = _window(bench, window), place >= _plain(bench)
+    clock = CLOCK if labels else "decisions"
 
     def until(part: Guardrail) -> float:
         at_first, at_end = (weigh(part, totals, clock, 1.0) for totals in (single, whole))
+        if not float(at_first.variance) > 0:
+            return math.inf
         within = float(at_first.variance) * rows
-        between = max(float(at_end.variance) * rows - within, 0.0) / found_after
+        between = max(float(at_end.variance) * rows - within, 0.0) / min(window, bench.arm)
         return decisions_until(
             float(at_first.beyond),
             within,
@@ -431,32 +483,44 @@ def expected(bench: Bench, fault: Fault, place: int, found_after: int) -> float:
             between=between,
         )
 
-    return max(until(part) for part in guardrail.parts())
+    crossed = max(until(part) for part in guardrail.parts())
+    return crossed + _of_delay(bench) if labels else crossed
+
+
+def _of_delay(bench: Bench) -> float:
+    """Decisions of an arm in the time that a label takes to count."""
+    span_us = float(bench.drawn.event_us[-1] - bench.drawn.event_us[0])
+    return bench.arm * (LABEL_DELAY_DAYS + 0.5) * DAY_US / span_us
 
 
 def _plain(bench: Bench) -> int:
     return len(bench.policy.guardrails(bench.promise))
 
 
-def _guardrail(bench: Bench, fault: Fault, place: int) -> tuple[Guardrail, Totals, Totals]:
-    """A guardrail, with the totals of everybody in both arms: each decision, or each customer, on its own."""
-    n = len(bench.drawn)
+def _parts(bench: Bench, fault: Fault, window: float) -> list[_Part]:
+    """Each guardrail with the totals of everybody in both arms: each decision, or each customer, on its own."""
+    n = _window(bench, window)
+    early = replace(bench, drawn=bench.drawn.first(n))
+    customer = early.drawn.customer
     arms = Arms(
         row=np.tile(np.arange(n), 2),
         arm=np.repeat([CHALLENGER, CONTROL], n),
-        customer=np.tile(bench.drawn.customer, 2).astype(np.uint64),
+        customer=np.tile(customer, 2).astype(np.uint64),
         look=np.zeros(2 * n, np.int64),
     )
-    rows = observed(bench, arms, fault, np.random.default_rng(0))
-    outcomes = place >= _plain(bench)
-    columns, of_both = (OUTCOMES, rows[1]) if outcomes else (COLUMNS, rows[0])
-    single = _apart(columns, of_both[:n], of_both[n:])
-    customer = bench.drawn.customer
-    whole = _apart(columns, *(_summed(part, customer) for part in (of_both[:n], of_both[n:])))
-    if outcomes:
-        single, whole = adjusted(single), adjusted(whole)
-        return harms(single, bench.policy.outcome_limits)[place - _plain(bench)], single, whole
-    return bench.policy.guardrails(bench.promise)[place], single, whole
+    decisions, outcomes = observed(early, arms, fault, np.random.default_rng(0))
+    single, whole = _both(COLUMNS, decisions, customer)
+    labelled, of_whole = (adjusted(t) for t in _both(OUTCOMES, outcomes, customer))
+    return [
+        *((rail, single, whole) for rail in bench.policy.guardrails(bench.promise)),
+        *((rail, labelled, of_whole) for rail in harms(labelled, bench.policy.outcome_limits)),
+    ]
+
+
+def _both(columns: tuple[str, ...], rows: Floats, customer: Ints) -> tuple[Totals, Totals]:
+    """Of rows of the challenger and then the control: each on its own, and by customer."""
+    halves = rows[: len(customer)], rows[len(customer) :]
+    return _apart(columns, *halves), _apart(columns, *(_summed(half, customer) for half in halves))
 
 
 def _summed(rows: Floats, customer: Ints) -> Floats:
@@ -499,16 +563,15 @@ def _fault(bench: Bench, fault: Fault, found: list[Found]) -> dict[str, Any]:
     until = sorted(f.decisions if f.decisions is not None else math.inf for f in found)
     median = until[len(until) // 2]
     first = Counter(f.guardrail for f in seen).most_common(1)[0][0] if seen else None
-    theory = math.inf
-    if first is not None and math.isfinite(median):
-        theory = expected(bench, fault, first, int(median))
+    theory = expected(bench, fault)
     return {
         "fault": fault,
         "experiments": len(found),
         "found": len(seen),
         "median_decisions": int(median) if math.isfinite(median) else None,
-        "theory_decisions": round(theory) if math.isfinite(theory) else None,
+        "theory_decisions": round(theory.decisions) if math.isfinite(theory.decisions) else None,
         "first_to_fall": _name(bench, first),
+        "theory_has_first": _name(bench, theory.guardrail),
     }
 
 
@@ -522,7 +585,9 @@ def _name(bench: Bench, place: int | None) -> str:
 
 
 def _table(figures: dict[str, Any]) -> Table:
-    table = Table("challenger", "rolled back", "median decisions", "theory", "first to fall")
+    table = Table(
+        "challenger", "rolled back", "median decisions", "theory", "first to fall", "theory's"
+    )
     count = figures["experiments"]
     designed = f"at most {figures['designed_for_at_most']:g}"
     said = {
@@ -536,6 +601,11 @@ def _table(figures: dict[str, Any]) -> Table:
     for row in figures["faults"]:
         found, until = f"{row['found']} of {row['experiments']}", str(row["median_decisions"])
         table.add_row(
-            row["fault"], found, until, str(row["theory_decisions"]), row["first_to_fall"]
+            row["fault"],
+            found,
+            until,
+            str(row["theory_decisions"]),
+            row["first_to_fall"],
+            row["theory_has_first"],
         )
     return table

@@ -255,6 +255,6 @@ def adopt(world: World, home: Path) -> World:
         )
     folder = world.settings.releases / champion
     shutil.copytree(home / "releases" / champion, folder, dirs_exist_ok=True)
-    release = load_release(folder, code_hash=code_hash())
+    release = load_release(folder, computes={code_hash()})
     build_bento(folder, world.settings.home / "bentoml")
     return World(world.settings, release)

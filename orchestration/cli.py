@@ -130,11 +130,12 @@ def _demo_rollout(json_file: Path | None, bad: bool, options: dict[str, Any]) ->
         from orchestration.worker import Worker
 
         with Worker(settings) as worker:
-            from orchestration.rollout_demo import PICTURE, run_rollout
+            from orchestration.rollout_demo import PICTURE, run_rollout, what_it_shows
 
             stages, moments = run_rollout(settings, worker, begun, done, bad=bad)
     console.print(screen.table(stages))
     console.print(screen.timeline(moments))
+    console.print(what_it_shows(settings, moments))
     console.print(f"drawn in {settings.home / PICTURE}")
     told = [moment.as_dict() for moment in moments]
     _write_json(json_file, screen.figures(stages) | {"timeline": told})
@@ -359,9 +360,12 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _change(json_file: Path | None = None, **fields: Any) -> None:
     from orchestration.traffic import asked, change_traffic
+    from switchyard.serving.traffic import move_of
 
-    change = asked(fields)
-    done = change_traffic(_settings_only(), change)
+    settings = _settings_only()
+    if move_of(settings.home).exists():
+        settings = _open()  # what a killed process left comes first
+    done = change_traffic(settings, asked(fields))
     if done.before.champion != done.after.champion:
         from orchestration.promotion import recover
 
@@ -450,6 +454,48 @@ def _tell_rollout(way: Callable[[Settings, datetime], Any], json_file: Path | No
     if seen.figures:
         console.print(screen.guardrails(seen.figures))
     _write_json(json_file, seen.as_dict() | {"figures": seen.figures})
+
+
+@main.group()
+def alerts() -> None:
+    """What failed and goes on, and the channels that are told of it."""
+
+
+@alerts.command("show")
+@json_option
+def alerts_show(json_file: Path | None) -> None:
+    """The incidents that are open, the oldest first, as of the last look of the sensor 'on_incident'."""
+    from orchestration.incidents import open_incidents
+
+    book = open_incidents(_settings_only())
+    if book is None:
+        raise ServiceError(
+            "nobody has looked for incidents yet: the sensor 'on_incident' does, where `switchyard ui` runs"
+        )
+    shown = [one.as_dict() for one in book.open()]
+    for one in shown:
+        console.print(screen.key_values(one))
+    console.print(f"{len(shown)} open, looked at up to {book.until:%Y-%m-%d %H:%M} UTC")
+    _write_json(json_file, shown)
+
+
+@alerts.command("test")
+@json_option
+def alerts_test(json_file: Path | None) -> None:
+    """Send a message through each channel that is set; fails if one does not take it."""
+    from datetime import UTC
+
+    from orchestration.incidents import try_out
+
+    told = try_out(_settings_only(), datetime.now(UTC))
+    if not told:
+        raise ServiceError(
+            "no channel is set: set 'alert_webhook_url', or 'alert_smtp_host' with 'alert_email_from' and "
+            "'alert_email_to'"
+        )
+    console.print(screen.key_values(told))
+    _write_json(json_file, told)
+    sys.exit(1 if any(said != "took it" for said in told.values()) else 0)
 
 
 @main.command()

@@ -42,6 +42,7 @@ def change_of_traffic(
     settings: dg.ResourceParam[Settings],
     serving: dg.ResourceParam[Serving],
 ) -> None:
+    serving.recover()  # what a killed process left comes first
     done = traffic.change_traffic(settings, traffic.asked(config.model_dump()))
     serving.recover()  # aliases and record follow
     context.log.info("%s", done.as_dict())

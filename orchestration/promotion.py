@@ -8,10 +8,8 @@ starts (``deployment``), what a change of the plan is (``switchyard.serving.plan
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,9 +25,11 @@ from orchestration.traffic import current_plan, step_traffic
 from switchyard.errors import PlanError, ReleaseError, ServiceError, SwitchyardError
 from switchyard.lake import write_text
 from switchyard.learning.release import check_release
+from switchyard.lock import alone
 from switchyard.serving.approval import approver
 from switchyard.serving.plan import Plan, carried, deployed, first, rolled_back
 from switchyard.serving.plan import Step as PlanStep
+from switchyard.serving.traffic import move_of, turn_of
 from switchyard.settings import Settings
 
 STEPS = ("note", "start", "plan", "commit", "switch", "aliases", "record", "end", "forget")
@@ -177,13 +177,13 @@ def recover(settings: Settings, step: Step = _silently) -> str | None:
 
     What a living process is doing is left to it. Raises ServiceError if the service can't be started.
     """
-    with _alone(settings, patient=False) as alone:
-        return _recover(settings, step) if alone else None
+    with alone(turn_of(settings.home), wait_s=0) as free:
+        return _recover(settings, step) if free else None
 
 
 def down(settings: Settings) -> bool:
     """End the gateway and every service of the home once no move is under way; whether one answered."""
-    with _alone(settings):
+    with alone(turn_of(settings.home)):
         answered = deployment.down(settings)
         move = noted(settings)
         for service in (move.service, move.before) if move else ():
@@ -195,15 +195,15 @@ def down(settings: Settings) -> bool:
 def noted(settings: Settings) -> Move | None:
     """The move that is under way, or was when its process died."""
     try:
-        return msgspec.json.decode(_note(settings).read_bytes(), type=Move)
+        return msgspec.json.decode(move_of(settings.home).read_bytes(), type=Move)
     except FileNotFoundError:
         return None
 
 
 def out_of_step(settings: Settings) -> str | None:
     """What there is to recover, as a name of its own for each case; None also while a living process is at it."""
-    with _alone(settings, patient=False) as alone:
-        if not alone:
+    with alone(turn_of(settings.home), wait_s=0) as free:
+        if not free:
             return None
         if move := noted(settings):
             return f"{move.kind} {move.champion} {move.at.isoformat()}"
@@ -234,7 +234,7 @@ def _move(
     step: Step,
 ) -> Moved:
     started = time.perf_counter()
-    with _alone(settings):
+    with alone(turn_of(settings.home)):
         _recover(settings, step)
         before = deployment.named(settings)
         plan = _plan_of(current_plan(settings), before.release if before else bento)
@@ -250,7 +250,7 @@ def _move(
 
 def _make(settings: Settings, move: Move, step: Step) -> None:
     step("note")
-    _write(move, _note(settings))
+    _write(move, move_of(settings.home))
     try:
         if not move.in_place:
             step("start")
@@ -263,7 +263,7 @@ def _make(settings: Settings, move: Move, step: Step) -> None:
     if not move.in_place:
         step("commit")
         move = msgspec.structs.replace(move, committed=True)
-        _write(move, _note(settings))
+        _write(move, move_of(settings.home))
     _complete(settings, move, step)
 
 
@@ -279,7 +279,7 @@ def _complete(settings: Settings, move: Move, step: Step) -> None:
         time.sleep(GRACE_S)
         deployment.end(move.before)
     step("forget")
-    _note(settings).unlink()
+    move_of(settings.home).unlink()
 
 
 def _undo(settings: Settings, move: Move) -> None:
@@ -291,7 +291,7 @@ def _undo(settings: Settings, move: Move) -> None:
         )
     if not move.in_place:
         deployment.end(move.service)
-    _note(settings).unlink()
+    move_of(settings.home).unlink()
 
 
 def _recover(settings: Settings, step: Step) -> str | None:
@@ -397,26 +397,9 @@ def _refuse_unregistered(settings: Settings, release_id: str) -> None:
 # ---------------------------------------------------------------- files
 
 
-def _note(settings: Settings) -> Path:
-    return settings.home / "promotion.json"
-
-
 def _records(settings: Settings) -> Path:
     return settings.home / "promotions"
 
 
 def _write(content: msgspec.Struct, file: Path) -> None:
     write_text(msgspec.json.format(msgspec.json.encode(content)).decode() + "\n", file)
-
-
-@contextlib.contextmanager
-def _alone(settings: Settings, *, patient: bool = True) -> Iterator[bool]:
-    """One move at a time; the lock goes with the process that holds it. Whether this process has it."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "promotion.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True

@@ -16,15 +16,17 @@ from typing import Any, Literal
 from assets.fraud import registry
 from orchestration import deployment, promotion
 from orchestration.traffic import change_traffic, current_plan, history_of
-from switchyard.errors import PlanError
-from switchyard.fraud.experiment import Experiment, Experiments, Phase, alone, last_matured
+from switchyard.errors import PlanError, ReleaseError
+from switchyard.fraud.experiment import LOCK, Experiment, Experiments, Phase, last_matured
 from switchyard.lake import Lake
 from switchyard.learning.outcomes import OutcomeLimits
 from switchyard.learning.promise import Promise
 from switchyard.learning.release import read_manifest
 from switchyard.learning.rollout import Judgement, RolloutPolicy
+from switchyard.lock import alone
 from switchyard.serving.plan import Change, Plan
 from switchyard.serving.replies import bounded
+from switchyard.serving.traffic import move_of, turn_of
 from switchyard.settings import Settings
 
 WHO = "rollout"
@@ -74,20 +76,25 @@ def policy_of(settings: Settings) -> RolloutPolicy:
     )
 
 
-def step(settings: Settings, now: datetime) -> Look:
+def step(settings: Settings, now: datetime, *, told: promotion.Step = lambda _effect: None) -> Look:
     """Look at the rollout at ``now`` (event time) and do what is to be done; what that was, and why.
 
-    Meant to be called again and again; one process at a time. Raises what a change of the plan raises if a release can't
+    Meant to be called again and again; one process at a time. What a killed one left is completed or undone first, so
+    each of its effects, of which ``told`` hears just before, may be missing. Raises what a change of the plan raises if a release can't
     be served: nothing has changed then.
     """
-    with alone(settings.home) as only_one:
-        return _act(settings, _look(settings, now)) if only_one else _BUSY
+    with alone(settings.home / LOCK, wait_s=0) as free:
+        if not free:
+            return _BUSY
+        if promotion.noted(settings):
+            promotion.recover(settings)
+        return _act(settings, _look(settings, now, told), told)
 
 
 def look(settings: Settings, now: datetime) -> Look:
     """The same, without doing it: what the journal and the labels have got since is read and remembered."""
-    with alone(settings.home) as only_one:
-        return _look(settings, now) if only_one else _BUSY
+    with alone(settings.home / LOCK, wait_s=0) as free:
+        return _look(settings, now, lambda _effect: None) if free else _BUSY
 
 
 _BUSY = Look("nothing", ("another process is looking at the rollout",))
@@ -96,14 +103,16 @@ _BUSY = Look("nothing", ("another process is looking at the rollout",))
 # ---------------------------------------------------------------- looking
 
 
-def _look(settings: Settings, now: datetime) -> Look:
+def _look(settings: Settings, now: datetime, told: promotion.Step) -> Look:
+    told("put away")
+    _put_away_what_ended(settings)
     plan = current_plan(settings)
     if plan is None or plan.challenger is None:
         return _candidate(settings, plan)
     if plan.mode == "shadow" and settings.rollout_steps[0] > 0:
         reasons = (f"release {plan.challenger} was put in shadow, which the steps leave out",)
         return _on(plan, "canary", reasons, settings.rollout_steps[0])
-    known = _known(settings, plan, now)
+    known = _known(settings, plan, now, told)
     return _judged(settings, plan, known)
 
 
@@ -136,7 +145,7 @@ def _computed(settings: Settings, release: str) -> bool:
     return bool(own["code_hash"] == other["code_hash"])
 
 
-def _known(settings: Settings, plan: Plan, now: datetime) -> Experiment:
+def _known(settings: Settings, plan: Plan, now: datetime, told: promotion.Step) -> Experiment:
     """All that the journal and the labels say of the trial by ``now``, saved. The step is the plan's."""
     experiments = experiments_of(settings)
     phase = _phase(settings, plan)
@@ -145,7 +154,9 @@ def _known(settings: Settings, plan: Plan, now: datetime) -> Experiment:
     )
     if known.canary.step.share != plan.share:
         known = known.stepped(plan.share)
+    told("read on")
     known = experiments.read_on(phase, known)
+    told("mature")
     until = last_matured(now, settings.label_delay_days)
     return experiments.mature(phase, known, until, now)
 
@@ -197,41 +208,98 @@ def _on(
     )
 
 
+# ---------------------------------------------------------------- what has ended
+
+
+def _put_away_what_ended(settings: Settings) -> None:
+    """Of a trial that is over, keep sums, verdict and end. Not while a move is under way, or was left half-way: it may
+    be undone, and the trial goes on then."""
+    experiments = experiments_of(settings)
+    with alone(turn_of(settings.home), wait_s=0) as free:
+        if not free or move_of(settings.home).exists():
+            return
+        plan = current_plan(settings)
+        for phase in experiments.left(plan.salt if plan else ""):
+            experiments.put_away(phase, _ended(settings, phase, experiments.load(phase)))
+
+
+def _ended(settings: Settings, phase: Phase, known: Experiment | None) -> dict[str, Any]:
+    """How a phase ended, as far as the plans that are kept say, and the judge's last word on its sums."""
+    plans = history_of(settings)
+    own = [plan for plan in plans if (plan.salt, plan.mode) == (phase.salt, phase.mode)]
+    if not own:
+        return {"release": None, "mode": phase.mode, "ended": None, "judged": None}
+    first, last = own[0], own[-1]
+    after = next((plan for plan in plans if plan.number > last.number), None)
+    return {
+        "release": last.challenger,
+        "champion": last.champion,
+        "mode": last.mode,
+        "share": last.share,
+        "began": _said(first),
+        "ended": _said(after) if after else None,
+        "judged": _last_word(settings, last, known) if known else None,
+    }
+
+
+def _said(plan: Plan) -> dict[str, Any]:
+    return {"number": plan.number, "who": plan.who, "when": plan.when, "why": plan.why}
+
+
+def _last_word(settings: Settings, plan: Plan, known: Experiment) -> dict[str, Any] | None:
+    try:
+        promise = _promise(settings, plan)
+    except ReleaseError:  # the release is not in the store any more
+        return None
+    judgement = policy_of(settings).judge(known.canary, promise)
+    figures = _figures(judgement, known)
+    return {"action": judgement.action, "reasons": judgement.reasons, "figures": figures}
+
+
 # ---------------------------------------------------------------- doing
 
 
-def _act(settings: Settings, seen: Look) -> Look:
+def _act(settings: Settings, seen: Look, told: promotion.Step) -> Look:
     """Do it; a promotion that lacks somebody's approval waits for it."""
     if not seen.changes:
         return seen
     assert seen.release is not None, "a change is of a release"
-    told = {"who": WHO, "why": bounded("; ".join(seen.reasons))}
+    by = {"who": WHO, "why": bounded("; ".join(seen.reasons))}
     if seen.action == "carry":
-        promotion.carry(settings, seen.release, **told)
+        promotion.carry(settings, seen.release, **by, step=told)
     elif seen.action == "promote":
-        return _promote(settings, seen, told)
+        return _promote(settings, seen, by, told)
     else:
-        change = Change(
-            action=seen.action,  # type: ignore[arg-type]  # 'shadow', 'canary', 'rollback'
-            release=seen.release,
-            share=seen.share,
-            number=seen.number,
-            **told,
-        )
-        change_traffic(settings, change)
-    if seen.action == "rollback":
-        _forget_challenger(settings, seen.release)
+        _change(settings, seen, by, told)
+    told("end")
     return seen
 
 
-def _promote(settings: Settings, seen: Look, told: dict[str, str]) -> Look:
+def _change(settings: Settings, seen: Look, by: dict[str, str], told: promotion.Step) -> None:
+    """A trial that ends loses its alias first: killed in between, it is judged again, and ends again."""
+    assert seen.release is not None, "a change is of a release"
+    if seen.action == "rollback":
+        told("alias")
+        _forget_challenger(settings, seen.release)
+    change = Change(
+        action=seen.action,  # type: ignore[arg-type]  # 'shadow', 'canary', 'rollback'
+        release=seen.release,
+        share=seen.share,
+        number=seen.number,
+        **by,
+    )
+    told("change")
+    change_traffic(settings, change)
+
+
+def _promote(settings: Settings, seen: Look, by: dict[str, str], told: promotion.Step) -> Look:
     assert seen.release is not None, "a promotion is of a release"
     now = current_plan(settings)
     if now is not None and now.number != seen.number:
         told_of = f"the plan has changed: it is number {now.number} by now, not {seen.number}"
         return Look("hold", (told_of,), seen.release, None, now.number, seen.figures)
     try:
-        promotion.promote(settings, seen.release, verdict=seen.reasons, **told)
+        promotion.promote(settings, seen.release, verdict=seen.reasons, **by, step=told)
     except PlanError as error:  # it lacks an approval
         return Look(
             "hold", (*seen.reasons, str(error)), seen.release, None, seen.number, seen.figures

@@ -58,6 +58,25 @@ TOO_HIGH = 2.0
 PICTURE = "rollout.png"
 
 
+def what_it_shows(settings: Settings, timeline: list[Moment]) -> str:
+    """What the figures of a run prove, and what its size leaves open."""
+    if timeline[-1].look.action != "promote":
+        return (
+            "What this shows: a challenger that does not keep its promise is withdrawn by itself, with a reason. It does not "
+            "show how soon a subtler fault is found: `switchyard bench canary` does."
+        )
+    ordinary = {name: Settings.model_fields[name].default for name in POLICY}
+    return (
+        "What this shows: a challenger reaches the champion's place without a person, and no guardrail (their level is the "
+        "ordinary 0.5 %) fell on the way. What it does not: that the challenger is as good. The proof before the last step "
+        f"asks for outcomes worse than the control's by less than {settings.rollout_outcome_limit:g}, at level "
+        f"{settings.rollout_alpha_proof:g}, on {settings.rollout_min_matured:,} matured decisions of each arm; the defaults ask "
+        f"for {ordinary['rollout_outcome_limit']:g}, {ordinary['rollout_alpha_proof']:g} and "
+        f"{ordinary['rollout_min_matured']:,}. With the hundred frauds or so of this world a limit can come out at what anything "
+        "meets ('no worse than 0'); it is a proof only where customers are as many as a bank's."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A look at the rollout in event time: what was done and why, and the figures behind it."""

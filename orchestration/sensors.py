@@ -5,7 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from orchestration import rollout
+from orchestration import incidents, rollout
 from orchestration.promotion import out_of_step
 from switchyard.fraud.raw import Source
 from switchyard.lake import Lake, days_between
@@ -71,7 +71,20 @@ def sensors(by_name: dict[str, object], days: dg.PartitionsDefinition) -> list[d
             return dg.SkipReason("; ".join(seen.reasons))
         return dg.RunRequest(run_key=f"{seen.action} of plan {seen.number} {now:%Y-%m-%d %H:%M}")
 
-    return [on_new_day, on_unfinished_promotion, on_rollout]
+    @dg.sensor(
+        name="on_incident",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Watches every run that ends for failed steps and failed checks, and for what is well again; "
+        "tells the channels that are set once of each incident and once of its end.",
+    )
+    def on_incident(
+        context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
+    ) -> dg.SkipReason:
+        said = incidents.look(settings, context.instance, rollout.wall_clock())
+        return dg.SkipReason("; ".join(said) or "Nobody has to be told of anything.")
+
+    return [on_new_day, on_unfinished_promotion, on_rollout, on_incident]
 
 
 def _why_nothing(landed: list[date], after: date | None, last: date) -> str:

@@ -23,12 +23,15 @@ from switchyard.learning.release import check_release
 from switchyard.serving import valkey
 from switchyard.serving.approval import approver
 from switchyard.serving.plan import Change, Plan, Step
-from switchyard.serving.traffic import Traffic, change_plan, mirrored
+from switchyard.serving.traffic import Traffic, between_moves, change_plan, mirrored
 from switchyard.serving.workers import Worker, run_folder, services, workers
 from switchyard.settings import Settings
 
 FOLLOW_TIMEOUT_S = 60.0
 """How long workers may take to load what a plan names."""
+
+TURN_S = 90.0
+"""How long a change waits for a promotion that is under way; one takes some ten seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,15 @@ def asked(fields: Mapping[str, Any]) -> Change:
 def change_traffic(settings: Settings, change: Change) -> Changed:
     """Change the plan; returns when all workers of the running service follow it.
 
-    Where no service runs, the plan that there is is changed. Raises PlanError if the change can't be made,
-    ReleaseError if a release is unknown or damaged, and what ``follow`` raises.
+    Where no service runs, the plan that there is is changed. A promotion or rollback that is under way is waited for.
+    Raises PlanError if the change can't be made, or the move does not end, ReleaseError if a release is unknown or
+    damaged, and what ``follow`` raises.
     """
+    with between_moves(settings.home, wait_s=TURN_S):
+        return _change(settings, change)
+
+
+def _change(settings: Settings, change: Change) -> Changed:
     bento = _answering(settings, change)
 
     def made(traffic: Traffic) -> tuple[Plan, Plan]:
@@ -81,7 +90,7 @@ def change_traffic(settings: Settings, change: Change) -> Changed:
 
 def step_traffic(settings: Settings, bento: str, step: Step, *, who: str, why: str) -> Changed:
     """The same for a step of the plan of ``bento``, the Bento that has answered so far; the workers of the
-    one that the plan is for afterwards are waited for. For deployments and promotions."""
+    one that the plan is for afterwards are waited for. For promotions, whose turn it is already."""
     return follow(
         settings,
         lambda traffic: traffic.change(bento, step, who=who, why=why, now=datetime.now(UTC)),

@@ -14,7 +14,8 @@
     |-- TrainingError          a model can't be trained on what it was given
     |-- SkewError              what was served is not what recomputing gives
     |-- ForgettingError        somebody who was to be forgotten is still named somewhere
-    `-- ServiceError           a process that Switchyard owns did not start, answer or stop
+    |-- ServiceError           a process that Switchyard owns did not start, answer or stop
+    `-- AlertError             a message did not reach its channel
 
 A message says what was wrong, where, and what would be right. Only entry points catch the root.
 """
@@ -95,3 +96,7 @@ class ForgettingError(SwitchyardError):
 
 class ServiceError(SwitchyardError):
     """A process that Switchyard owns did not start, answer or stop."""
+
+
+class AlertError(SwitchyardError):
+    """A message did not reach its channel."""

@@ -10,9 +10,10 @@ import os
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -208,6 +209,37 @@ class Settings(BaseSettings):
     rollout_reviews_per_day: Annotated[
         float | None, Field(gt=0, description="What the analysts can review; None: no limit")
     ] = None
+    ui_url: Annotated[str, Field(description="Where people open the Dagster UI; for links")] = (
+        "http://127.0.0.1:3001"
+    )
+    alert_quiet_minutes: Annotated[
+        float, Field(ge=0, description="So long an incident's repeats are counted, not sent")
+    ] = 360.0
+    alert_timeout_s: Annotated[
+        float, Field(gt=0, le=30, description="Patience with a channel, for each message")
+    ] = 5.0
+    alert_webhook_url: Annotated[
+        SecretStr | None, Field(description="Where incidents are posted as JSON; None: nowhere")
+    ] = None
+    alert_smtp_host: Annotated[
+        str | None, Field(description="Mail server of incidents; None: no mail")
+    ] = None
+    alert_smtp_port: Annotated[int, Field(ge=1, le=65535, description="Its port")] = 587
+    alert_smtp_security: Annotated[
+        Literal["starttls", "tls", "none"], Field(description="TLS after or before the first word")
+    ] = "starttls"
+    alert_smtp_user: Annotated[str | None, Field(description="None: without logging in")] = None
+    alert_smtp_password: Annotated[
+        SecretStr | None, Field(description="Of 'alert_smtp_user'; better set in the environment")
+    ] = None
+    alert_email_from: Annotated[
+        str | None, Field(pattern=r"^[^@\s]+@[^@\s]+$", description="Sender of incidents")
+    ] = None
+    alert_email_to: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")], ...],
+        NoDecode,
+        Field(description="Recipients, ',' between"),
+    ] = ()
     executor: Annotated[
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"
@@ -216,6 +248,13 @@ class Settings(BaseSettings):
     @classmethod
     def _from_one_text(cls, roots: object) -> object:
         return tuple(filter(None, _BETWEEN.split(roots))) if isinstance(roots, str) else roots
+
+    @field_validator("alert_email_to", mode="before")
+    @classmethod
+    def _recipients(cls, told: object) -> object:
+        if not isinstance(told, str):
+            return told
+        return tuple(filter(None, (one.strip() for one in told.split(","))))
 
     @field_validator("batch_roots")
     @classmethod
@@ -296,6 +335,10 @@ class Settings(BaseSettings):
         """Bentos of the decision service, each in a folder named after its release."""
         return self.home / "bentoml" / "bentos" / "fraud"
 
+    def incidents(self) -> Path:
+        """What failed, and who was told of it."""
+        return self.home / "incidents.json"
+
     @property
     def jobs(self) -> Path:
         return self.home / "jobs"
@@ -338,10 +381,19 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(home=home, **given)
     except ValidationError as error:
-        lines = [
-            f"setting '{'.'.join(map(str, e['loc']))}' is {e['input']!r}: {e['msg']}"
-            for e in error.errors()
-        ]
-        raise SettingsError(without_credentials("; ".join(lines))) from None
+        raise SettingsError(without_credentials("; ".join(map(_said, error.errors())))) from None
     except ValueError as error:  # a home file that is no TOML
         raise SettingsError(f"{home / 'switchyard.toml'} can't be read: {error}") from None
+
+
+_SECRETS = frozenset(
+    name
+    for name, field in Settings.model_fields.items()
+    if SecretStr in (field.annotation, *get_args(field.annotation))
+)
+
+
+def _said(error: ErrorDetails) -> str:
+    name = ".".join(map(str, error["loc"]))
+    value = "not one that is shown" if name in _SECRETS else repr(error["input"])
+    return f"setting '{name}' is {value}: {error['msg']}"

@@ -14,8 +14,14 @@ from tests.releases import make_release
 
 def pack(settings: Settings, thresholds: Thresholds) -> str:
     """A release of its own, registered and packed."""
+    release = enter(settings, thresholds)
+    build_bento(settings.releases / release, settings.home / "bentoml")
+    return release
+
+
+def enter(settings: Settings, thresholds: Thresholds) -> str:
+    """A release of its own, registered, which may go on trial in a running service."""
     release = make_release(settings.releases, thresholds=thresholds)
-    build_bento(release.folder, settings.home / "bentoml")
     mlflow.set_tracking_uri(settings.mlflow_tracking_uri)
     mlflow.set_experiment(EXPERIMENT)
     with mlflow.start_run():

@@ -6,7 +6,7 @@ from assets.fraud import registry
 from assets.fraud.describe import OWNERS, days_of, tell_rows
 from switchyard.errors import ReleaseError
 from switchyard.fraud.batch import score_days
-from switchyard.fraud.features import code_hash
+from switchyard.fraud.compatible import computable
 from switchyard.lake import Lake
 from switchyard.learning.release import load_release
 from switchyard.settings import Settings
@@ -37,7 +37,7 @@ def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
             raise ReleaseError(
                 "there is no champion to score with: run the job 'run_lifecycle' first"
             )
-        release = load_release(settings.releases / champion, code_hash=code_hash(), threads=2)
+        release = load_release(settings.releases / champion, computes=computable(), threads=2)
         rows = score_days(lake, release, days_of(context))
         tell_rows(context, rows)
         return dg.MaterializeResult(

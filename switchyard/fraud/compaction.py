@@ -7,11 +7,10 @@ every day is written is marked, and may go once it is old. Not here: reading sin
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,10 +23,13 @@ import pyarrow.parquet as pq
 from switchyard.errors import JournalError
 from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
 from switchyard.lake import Lake, write_text
+from switchyard.lock import alone
 from switchyard.serving.index import growing_path, sorted_path
 from switchyard.serving.ledger import note_what_the_dead_left
 from switchyard.serving.segments import closed_segment, marker_of, segments, whole_bodies
 
+LOCK = "compacting"
+"""File of the journal's folder: its holder alone rewrites segments, or the days made of them."""
 SEGMENTS_AT_ONCE = 8
 """Bounds the memory: a segment's records take a few hundred megabytes as rows."""
 _MOMENT = pa.timestamp("us", tz="UTC")
@@ -129,7 +131,7 @@ def compact(journal: Path, lake: Lake) -> Compacted:
     rows = dict.fromkeys(SCHEMAS, 0)
     if not journal.exists():
         return Compacted(rows, 0)
-    with alone(journal):
+    with alone(journal / LOCK):
         return Compacted(rows, _compact(journal, lake, rows))
 
 
@@ -168,15 +170,6 @@ def _bring(some: Sequence[Path], lake: Lake, rows: dict[str, int]) -> int:
         for segment in closed:
             write_text("", marker_of(segment))
         return len(closed)
-
-
-@contextmanager
-def alone(journal: Path) -> Iterator[None]:
-    """One run at a time, of whatever rewrites segments or the days made of them: a day's file is read, and
-    written whole."""
-    with (journal / "compacting").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def remove_old(journal: Path, before: datetime) -> int:

@@ -2,20 +2,18 @@
 
 Each decision counts once: a journal is read on from where the last reading ended, an event day's labels are
 taken when it has matured, and both places stand in the state, which is written whole. Decisions whose day has not matured
-lie in small files by event day. Not here: who is on trial and what follows (``orchestration.rollout``).
+lie in small files by event day, until the trial has ended. Not here: who is on trial and what follows (``orchestration.rollout``).
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -35,8 +33,12 @@ from switchyard.serving.replies import MODEL_RUNGS
 from switchyard.serving.rewriting import Rewritten
 from switchyard.serving.segments import body_of, segments, written_since
 
+LOCK = "rollout.lock"
+"""File of the home: its holder alone reads and writes the experiments."""
 MOST_WAITING = 8_192
 """Decisions that wait for what the shadow says of them; older ones were dropped by it."""
+_ENDED = "ended.json"
+"""How a phase ended: the mark that nothing of single decisions is left of it."""
 _ARM_OF = {"challenger": CHALLENGER, "control": CONTROL, "champion": NEITHER}
 _CODE_OF = {"allow": 0, "review": 1, "block": 2}
 _DAY_US = 86_400_000_000
@@ -181,6 +183,24 @@ class Experiments:
         }
         write_text(json.dumps(state), self._of(phase) / "state.json")
 
+    def left(self, salt: str) -> list[Phase]:
+        """Phases of other experiments than that of ``salt`` which were not put away yet; only their names are known."""
+        folders = (state.parent for state in self._folder.glob("*/state.json"))
+        open_ones = sorted(f.name for f in folders if not (f / _ENDED).exists())
+        named = (name.rpartition("-") for name in open_ones)
+        return [Phase(own, cast(Mode, mode), 0, 0) for own, _, mode in named if own != salt]
+
+    def put_away(self, phase: Phase, record: Mapping[str, Any]) -> None:
+        """Keep the sums and ``record`` (JSON) of a phase that has ended, and remove all that is of single decisions.
+
+        May be taken again at any point; the record is written last, and only once.
+        """
+        if known := self.load(phase):
+            self.save(phase, replace(known, waiting={}))
+        for day in self._of(phase).glob("????-??-??"):
+            shutil.rmtree(day)
+        write_text(json.dumps(record, indent=1, default=str) + "\n", self._of(phase) / _ENDED)
+
     def _of(self, phase: Phase) -> Path:
         return self._folder / f"{phase.salt}-{phase.mode}"
 
@@ -218,20 +238,6 @@ class Experiments:
         ids, total, count = (profiles[c].to_pylist() for c in columns)
         mean = {i: t / n for i, t, n in zip(ids, total, count, strict=True) if n}
         return np.array([mean.get(customer, np.nan) for customer in customers], np.float64)
-
-
-@contextmanager
-def alone(home: Path, *, patient: bool = False) -> Iterator[bool]:
-    """Whether this process is the only one at the home's experiments, waiting for that if ``patient``; the lock
-    goes with its process."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "rollout.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def go_on_in(folder: Path, done: Rewritten) -> None:

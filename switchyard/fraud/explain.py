@@ -136,9 +136,5 @@ def _explanation(record: dict[str, Any], release: Release) -> Explanation:
 
 def _contributions(release: Release, vector: Floats, fallback: bool) -> Floats:
     """Contributions in calibrated log-odds float64 [k + 1], the base last, of what made the score."""
-    if not fallback:
-        pushes: Floats = release.explain(vector)[0]
-        return pushes
-    raw = release.baseline.contributions(vector)
-    scaled: Floats = release.baseline_calibration.contributions(raw)[0]
-    return scaled
+    pushes: Floats = (release.fallback_explain if fallback else release.explain)(vector)[0]
+    return pushes

@@ -30,6 +30,7 @@ from switchyard.fraud.online import keys_of_customer, keys_of_transaction
 from switchyard.fraud.pseudonyms import Pseudonyms
 from switchyard.fraud.traces import Trace, Wanted, traces_in_home, traces_in_store
 from switchyard.lake import Lake
+from switchyard.lock import alone
 from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.lease import Lease
 from switchyard.serving.online_store import OnlineStore
@@ -77,8 +78,8 @@ def forget(
     turn_over(settings.journal)
     compaction.compact(settings.journal, work.lake)
     with (
-        experiment.alone(settings.home, patient=True),
-        compaction.alone(settings.journal),
+        alone(settings.home / experiment.LOCK),
+        alone(settings.journal / compaction.LOCK),
         store.filling() as lease,
     ):
         work.lease = lease

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from switchyard.errors import RequestError
 from switchyard.fraud.batch_job import job_api_of
-from switchyard.fraud.features import code_hash
+from switchyard.fraud.compatible import computable
 from switchyard.fraud.online import traffic_of
 from switchyard.fraud.openapi import document
 from switchyard.learning.release import check_release, read_manifest
@@ -112,7 +112,7 @@ def _traffic_api(
     return TrafficApi(
         traffic_of(settings.home, service.engine.store.url),
         read_manifest(release_folder)["id"],
-        check=lambda release: check_release(settings.releases / release, code_hash=code_hash()),
+        check=lambda release: check_release(settings.releases / release, computes=computable()),
         may_decide=partial(approver, settings),
         told=lambda: workers(run),
         now=lambda: datetime.now(UTC),

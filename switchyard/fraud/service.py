@@ -12,8 +12,8 @@ from pathlib import Path
 
 from switchyard.fraud.caretaking import Caretaker
 from switchyard.fraud.compaction import compacted_names
+from switchyard.fraud.compatible import computable
 from switchyard.fraud.explain import Explainer
-from switchyard.fraud.features import code_hash
 from switchyard.fraud.online import (
     PROJECT,
     VIEWS,
@@ -56,7 +56,7 @@ def open_service(
         domain,
         hot_store_of(valkey.address_of(settings).url),
         journal_of(settings),
-        load_release(release_folder, code_hash=code_hash()),
+        load_release(release_folder, computes=computable()),
         ladder=FeatureLadder(VIEWS, Recent(VIEWS, settings.recent_bytes), cold),
         metrics=metrics,
         decided=DecisionLog(settings.log_decisions).decided,
@@ -88,7 +88,7 @@ def follow_plan(
     engine = service.engine
 
     def load(release_id: str) -> Release:
-        release = load_release(settings.releases / release_id, code_hash=code_hash())
+        release = load_release(settings.releases / release_id, computes=computable())
         engine.warm_up(release)
         return release
 

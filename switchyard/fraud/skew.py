@@ -7,12 +7,10 @@ verdict. Not here: drift of values that were computed rightly (the level 'data')
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from functools import lru_cache
@@ -33,9 +31,12 @@ from switchyard.lake import Lake
 from switchyard.learning.day_reports import DayReport, DayReports
 from switchyard.learning.policy import Verdict
 from switchyard.learning.release import MANIFEST
+from switchyard.lock import alone
 from switchyard.serving.segments import body_of, segments
 from switchyard.settings import Settings
 
+LOCK = "checking"
+"""File beside the checkpoint: each decision is counted once."""
 AT_ONCE_BYTES = 192 * 1024 * 1024
 """Of the journal, read in one step: bounds the memory, whatever waits."""
 NAMED = 20
@@ -54,7 +55,7 @@ def measure_skew(settings: Settings, lake: Lake, day: date) -> list[DayReport]:
     Raises JournalError if a snapshot that the journal names is gone.
     """
     reports = DayReports(settings.monitoring)
-    with _alone(settings.home / "activity"):
+    with alone(settings.activity / LOCK):
         touched = _read_on(settings, lake, reports)
         own = _report(day, _figures(reports, day), _in_lake(lake, day))
         reports.save(own)
@@ -62,18 +63,9 @@ def measure_skew(settings: Settings, lake: Lake, day: date) -> list[DayReport]:
     return [own, *(report for report in others if report)]
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One check at a time: each decision is counted once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "checking").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def checkpoint_path(settings: Settings) -> Path:
     """Where the check's checkpoint lies; without it the journal is read from its beginning again."""
-    return settings.home / "activity" / "checkpoint.parquet"
+    return settings.activity / "checkpoint.parquet"
 
 
 # ---------------------------------------------------------------- reading on
@@ -139,7 +131,7 @@ def _begins_a_line(stretch: _Stretch) -> bool:
 def _judged(
     settings: Settings, lake: Lake, last: Checkpoint, step: list[_Stretch], *, is_last: bool
 ) -> tuple[Checkpoint, dict[date, Findings]]:
-    baselines = settings.home / "activity"
+    baselines = settings.activity
     there = {segment.name for segment in segments(settings.journal)}
     offsets = {name: at for name, at in last.offsets.items() if name in there}
     found: dict[date, Findings] = defaultdict(Findings)

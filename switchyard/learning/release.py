@@ -11,10 +11,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from switchyard.errors import ReleaseError
 from switchyard.lake import write_text
@@ -51,16 +53,25 @@ class Release:
         return str(self.manifest["feature_service"])
 
     def score(self, X: Floats) -> Floats:
-        """Probabilities float64[n] of rows float64[n, k] in the order of ``columns``."""
-        return self.calibration.score(self.model.margin(X))
+        """Probabilities float64[n] of rows float64[n, k] that begin with ``columns`` in their order; later code's rows
+        may go on with columns of its own."""
+        return self.calibration.score(self.model.margin(self._own(X)))
 
     def explain(self, X: Floats) -> Floats:
         """Exact contributions to the score's log-odds, float64[n, k + 1], the base last."""
-        return self.calibration.contributions(self.model.contributions(X))
+        return self.calibration.contributions(self.model.contributions(self._own(X)))
 
     def fallback_score(self, X: Floats) -> Floats:
         """Probabilities float64[n] by the logistic regression."""
-        return self.baseline_calibration.score(self.baseline.margin(X))
+        return self.baseline_calibration.score(self.baseline.margin(self._own(X)))
+
+    def fallback_explain(self, X: Floats) -> Floats:
+        """The same of the logistic regression's score."""
+        return self.baseline_calibration.contributions(self.baseline.contributions(self._own(X)))
+
+    def _own(self, X: Floats) -> Floats:
+        own = len(self.manifest["columns"])
+        return X if X.shape[1] == own else np.ascontiguousarray(X[:, :own])
 
 
 def write_release(
@@ -110,17 +121,19 @@ def write_release(
         _publish(stage, releases / identity)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    return load_release(releases / identity, code_hash=code_hash)
+    return load_release(releases / identity)
 
 
-def load_release(folder: Path, *, code_hash: str | None = None, threads: int = 1) -> Release:
+def load_release(
+    folder: Path, *, computes: Collection[str] | None = None, threads: int = 1
+) -> Release:
     """Load the release in ``folder``, after checking its id and every file's SHA-256.
 
-    ``code_hash`` is that of the code which will compute its columns (None: none will, as when vectors
+    ``computes`` are the code hashes whose columns will be computed for it (None: none will, as when vectors
     are read from the journal). Raises ReleaseError if a file is missing or damaged, naming it with the
-    hash expected and found, or if the code hash differs.
+    hash expected and found, or if the release is of other code.
     """
-    manifest = check_release(folder, code_hash=code_hash)
+    manifest = check_release(folder, computes=computes)
     loaded = {role: _load(folder, role, manifest[role], threads) for role in ROLES}
     return Release(
         id=manifest["id"],
@@ -134,17 +147,17 @@ def load_release(folder: Path, *, code_hash: str | None = None, threads: int = 1
     )
 
 
-def check_release(folder: Path, *, code_hash: str | None = None) -> dict[str, Any]:
+def check_release(folder: Path, *, computes: Collection[str] | None = None) -> dict[str, Any]:
     """The manifest of the release in ``folder``, after every file's SHA-256 was checked; loads no model.
 
-    Raises ReleaseError naming the file that is missing or damaged, or if ``code_hash`` (None: any) is not the
-    code that it needs.
+    Raises ReleaseError naming the file that is missing or damaged, or if the code that it needs is
+    none of ``computes`` (None: any will do).
     """
     manifest = read_manifest(folder)
-    if code_hash is not None and code_hash != manifest["code_hash"]:
+    if computes is not None and manifest["code_hash"] not in computes:
         raise ReleaseError(
             f"release {manifest['id']} has columns of code {manifest['code_hash']}, but this code is "
-            f"{code_hash} and can't compute them; serve it with the code it was made with"
+            f"{' or '.join(sorted(computes))} and can't compute them; serve it with the code it was made with"
         )
     for role in ROLES:
         for name, expected in manifest[role]["files"].items():

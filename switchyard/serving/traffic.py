@@ -8,7 +8,6 @@ here: what a plan is (``plan``), how a worker follows it (``reload``).
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import msgspec
 
 from switchyard.errors import PlanError, ReleaseError, StoreError
 from switchyard.lake import write_text
+from switchyard.lock import alone
 from switchyard.serving.plan import Change, Plan, Step, first
 from switchyard.serving.scripts import Script
 from switchyard.serving.wire import Wire, command
@@ -67,6 +67,37 @@ def stamp_of(home: Path) -> int:
         return mirror_of(home).stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def move_of(home: Path) -> Path:
+    """The file that is there while a promotion or rollback moves service and plan, or since its process died."""
+    return home / "promotion.json"
+
+
+def turn_of(home: Path) -> Path:
+    """The file whose lock is held by whoever moves service and plan, or changes the plan alone."""
+    return home / "promotion.lock"
+
+
+@contextmanager
+def between_moves(home: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Change the plan only while no promotion or rollback of this host is at it: neither would see the other's.
+
+    Raises PlanError if one is for longer than ``wait_s``, or if a killed one has left something half-way.
+    """
+    with alone(turn_of(home), wait_s=wait_s) as free:
+        if not free:
+            waited = f" for more than {wait_s:.0f} s" if wait_s else ""
+            raise PlanError(
+                f"a promotion, a rollback or another change of the plan has been under way{waited}; look at the plan "
+                "with `switchyard traffic show`, and try again when it has ended"
+            )
+        if move_of(home).exists():
+            raise PlanError(
+                "a promotion or rollback was left half-way by a process that was killed; the job 'finish_promotion' or "
+                "the next `switchyard` command on its host completes or undoes it, then try again"
+            )
+        yield
 
 
 def mirrored(home: Path) -> Plan | None:
@@ -201,9 +232,7 @@ class Traffic:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One process of the host at a time."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "traffic.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with alone(self.home / "traffic.lock"):
             yield
 
 
@@ -216,7 +245,7 @@ def change_plan(
     check: Callable[[str], object] = lambda _release: None,
     may_decide: Callable[[str, str], object] = lambda _release, _who: None,
 ) -> tuple[Plan, Plan]:
-    """What every door to the plan calls: command line, HTTP and jobs. The plans before and after.
+    """What every door to the plan calls, between moves: command line, HTTP and jobs. The plans before and after.
 
     ``check`` raises ReleaseError for a release that can't be served; it is asked of each that the plan names
     anew, but for the Bento's own. ``may_decide`` raises PlanError for a release that is to decide if that

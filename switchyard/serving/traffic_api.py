@@ -13,7 +13,7 @@ from switchyard.errors import PlanError, ReleaseError, RequestError
 from switchyard.serving.plan import Change, Plan, first
 from switchyard.serving.reading import read
 from switchyard.serving.replies import Answer, encode
-from switchyard.serving.traffic import Traffic, change_plan
+from switchyard.serving.traffic import Traffic, between_moves, change_plan
 from switchyard.serving.workers import Worker
 
 TOLD = 50
@@ -61,18 +61,19 @@ class TrafficApi:
         """200 with the new plan, which workers follow within a second.
 
         Raises RequestError: 422 for what is no change or names a release that can't be served, 409 for one
-        that can't be made of the plan as it is.
+        that can't be made of the plan as it is, or while a promotion is under way.
         """
         change = read(_decode, body)
         try:
-            change_plan(
-                self._traffic,
-                self._bento,
-                change,
-                now=self._now(),
-                check=self._check,
-                may_decide=self._may_decide,
-            )
+            with between_moves(self._traffic.home):
+                change_plan(
+                    self._traffic,
+                    self._bento,
+                    change,
+                    now=self._now(),
+                    check=self._check,
+                    may_decide=self._may_decide,
+                )
         except PlanError as error:
             raise RequestError(str(error), status=409) from None
         except ReleaseError as error:

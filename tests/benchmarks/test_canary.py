@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from benchmarks.canary import (
     FAULTS,
+    LABEL_DELAY_DAYS,
     Bench,
+    Expected,
     bench_of,
     by_look,
     draw,
     expected,
     experiment,
+    matured,
     observed,
     without_difference,
 )
@@ -75,7 +80,29 @@ def test_a_slow_challenger_is_found_after_some_hundred_decisions(bench: Bench):
 
     assert all(f.decisions is not None and f.decisions <= 500 for f in found)
     assert found[0].guardrail is not None
-    assert 50 < expected(bench, "model stage 3 times slower", found[0].guardrail, 300) < 500
+    theory = expected(bench, "model stage 3 times slower")
+    assert theory.guardrail == found[0].guardrail
+    assert 50 < theory.decisions < 500
+
+
+def test_theory_expects_nothing_where_there_is_no_fault(bench: Bench):
+    assert expected(bench, "none") == Expected(math.inf, None)
+
+
+def test_a_label_counts_once_its_day_has_matured(bench: Bench):
+    arms = draw(bench, np.random.default_rng(0))
+
+    late = matured(bench, arms)
+
+    event_us = bench.drawn.event_us[arms.row]
+    ends = np.array([event_us[arms.look <= look].max() for look in range(bench.looks)])
+    counted = late.look < bench.looks
+    day = (event_us[counted] // DAY_US).astype(int)
+    waited = ends[late.look[counted]] // DAY_US - day
+    assert (waited > LABEL_DELAY_DAYS).all()
+    before = late.look[counted] - 1
+    early = ends[np.maximum(before, 0)] // DAY_US - day
+    assert (early[before >= 0] <= LABEL_DELAY_DAYS).all()
 
 
 def test_no_difference_is_no_reason(bench: Bench):

@@ -204,3 +204,25 @@ def test_a_day_without_labels_in_the_lake_is_waited_for(
     comes = experiments.mature(CANARY, waits, DAY, NOON + timedelta(days=9))
 
     assert [k.canary.outcomes.totals.of(CHALLENGER, "labelled") for k in (waits, comes)] == [0, 4]
+
+
+def test_what_is_put_away_keeps_its_sums_and_record_and_no_single_decision(
+    experiments: Experiments, tmp_path: Path
+) -> None:
+    with Journal(tmp_path / "journal") as journal:
+        journal.append([make_decision(n, "champion", plan=2) for n in range(4)])
+        journal.append([make_shadow(n) for n in range(3)])
+    experiments.read_on(SHADOW, begun(experiments, SHADOW))
+    folder = tmp_path / "rollouts" / "5a17-shadow"
+    assert (folder / str(DAY)).exists()
+    assert "c3" in (folder / "state.json").read_text()
+
+    assert experiments.left("5a17") == []
+    (left,) = experiments.left("another")
+    experiments.put_away(left, {"ended": "by ann"})
+    experiments.put_away(left, {"ended": "by ann"})
+
+    assert sorted(file.name for file in folder.iterdir()) == ["ended.json", "state.json"]
+    assert counts(begun(experiments, SHADOW))[:2] == (3, 3)
+    assert "c3" not in (folder / "state.json").read_text()
+    assert experiments.left("another") == []

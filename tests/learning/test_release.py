@@ -68,7 +68,7 @@ def test_a_release_read_back_scores_and_explains_to_the_bit(
     X = make_rows(300, seed=6)[0]
     made = make_release()
 
-    loaded = load_release(made.folder, code_hash=CODE)
+    loaded = load_release(made.folder, computes={CODE})
 
     assert np.array_equal(loaded.score(X), Calibration(1.2, -0.3).score(models[0].margin(X)))
     assert np.array_equal(
@@ -182,7 +182,18 @@ def test_columns_of_other_code_are_refused(make_release: Callable[..., Release])
     made = make_release()
 
     with pytest.raises(ReleaseError, match="can't compute them"):
-        load_release(made.folder, code_hash="beef" * 16)
+        load_release(made.folder, computes={"beef" * 16})
+
+
+def test_rows_of_later_code_are_judged_by_the_columns_that_the_release_knows(
+    make_release: Callable[..., Release], make_rows: Make
+):
+    X = make_rows(50, seed=6)[0]
+    wider = np.hstack([X, np.full((len(X), 2), 7.0)])
+    made = make_release()
+
+    for judge in (made.score, made.fallback_score, made.explain, made.fallback_explain):
+        assert np.array_equal(judge(wider), judge(X))
 
 
 def test_another_format_is_refused(make_release: Callable[..., Release]):
@@ -233,4 +244,4 @@ def test_a_copied_release_loads_from_where_it_is(
     made = make_release()
     copy = shutil.copytree(made.folder, tmp_path / "release")
 
-    assert load_release(copy, code_hash=CODE).id == made.id
+    assert load_release(copy, computes={CODE}).id == made.id

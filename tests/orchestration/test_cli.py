@@ -18,9 +18,9 @@ from switchyard.serving import valkey
 from tests.homes import own_environment
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
-COMMANDS = ["approve", "backtest", "bench", "demo", "deploy", "down", "env", "explain", "forget",
-            "reload", "replay", "retention", "rollout", "score", "serve", "status", "traffic",
-            "ui", "up"]  # fmt: skip
+COMMANDS = ["alerts", "approve", "backtest", "bench", "demo", "deploy", "down", "env", "explain",
+            "forget", "reload", "replay", "retention", "rollout", "score", "serve", "status",
+            "traffic", "ui", "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
 constants: {currency: EUR}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import httpx
 import msgspec
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from assets.fraud import registry
-from orchestration import deployment, promotion
+from orchestration import deployment, promotion, traffic
+from orchestration.cli import main
 from orchestration.traffic import asked, change_traffic, current_plan
 from switchyard.errors import PlanError, ReleaseError
 from switchyard.learning.thresholds import Thresholds
@@ -197,6 +200,58 @@ def test_a_bento_is_carried_in_under_the_champion_that_decides(two: Two) -> None
     promotion.carry(two.settings, two.second, who="a test", why="its columns are of its own code")
 
     two.agree_on(before.champion, bento=two.second)
+
+
+AGAIN = {"action": "reload", "who": "ann", "why": "to collide"}
+
+
+def asked_for_by_request(two: Two) -> httpx.Response:
+    running = deployment.current(two.settings)
+    assert running is not None
+    return httpx.put(f"{running.url}/v1/traffic", json=AGAIN, timeout=10)
+
+
+def test_a_change_of_the_plan_waits_for_a_promotion_and_is_made_of_what_that_left(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = two.second if two.decides() != two.second else two.first
+
+    with ThreadPoolExecutor() as pool:
+        with promoting.held(two.settings, "promote", other, before="plan"):
+            waiting = pool.submit(change_traffic, two.settings, asked(AGAIN))
+            refused = asked_for_by_request(two)
+            with monkeypatch.context() as impatient:
+                impatient.setattr(traffic, "TURN_S", 0.1)
+                with pytest.raises(PlanError, match=r"under way for more than 0 s"):
+                    change_traffic(two.settings, asked(AGAIN))
+            assert not waiting.done()
+        done = waiting.result()
+
+    assert refused.status_code == 409
+    assert "has been under way" in refused.json()["error"]["message"]
+    assert (done.after.bento, done.after.champion, done.after.why) == (other, other, "to collide")
+    two.agree_on(other)
+
+
+def test_a_killed_promotion_keeps_nobody_waiting_and_comes_before_the_next_change(two: Two) -> None:
+    champion = two.decides()
+    other = two.second if champion != two.second else two.first
+    promoting.run(two.settings, "promote", other, killed_before="commit")
+
+    refused = asked_for_by_request(two)
+    with pytest.raises(PlanError, match="left half-way"):
+        change_traffic(two.settings, asked(AGAIN))
+    result = CliRunner().invoke(main, ["reload", "--why", "to collide"])
+
+    assert refused.status_code == 409
+    assert "left half-way" in refused.json()["error"]["message"]
+    assert result.exit_code == 0, result.output
+    assert "was undone" in result.output
+    plan = current_plan(two.settings)
+    assert plan is not None
+    assert (plan.bento, plan.champion, plan.why) == (champion, champion, "to collide")
+    two.agree_on(champion)
+    assert two.services() == 1
 
 
 def test_a_release_is_deployed_by_a_request_and_no_other_request_is_lost(two: Two) -> None:

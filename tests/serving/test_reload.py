@@ -201,7 +201,7 @@ def test_a_challenger_whose_columns_this_code_can_not_compute_is_not_tried_and_t
     write(traffic, own.id, other.id, own.id)
     trial(traffic, own.id, foreign.id)
     reloader = make_reloader(
-        traffic, lineup, lambda i: load_release(releases / i, code_hash=own.manifest["code_hash"])
+        traffic, lineup, lambda i: load_release(releases / i, computes={own.manifest["code_hash"]})
     )
 
     reloader.begin()
