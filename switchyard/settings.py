@@ -208,6 +208,16 @@ class Settings(BaseSettings):
     rollout_reviews_per_day: Annotated[
         float | None, Field(gt=0, description="What the analysts can review; None: no limit")
     ] = None
+    exploration_share: Annotated[
+        float, Field(ge=0, lt=1, description="Share of would-be blocks that go to review; 0: off")
+    ] = 0.0
+    exploration_most_minor: Annotated[
+        int, Field(ge=0, description="Largest amount explored, in the currency's smallest unit")
+    ] = 10_000
+    exploration_budget_minor: Annotated[
+        int,
+        Field(ge=0, description="Money that a host's workers may let through in a day, same unit"),
+    ] = 100_000
     executor: Annotated[
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"
