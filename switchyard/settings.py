@@ -240,6 +240,16 @@ class Settings(BaseSettings):
         NoDecode,
         Field(description="Recipients, ',' between"),
     ] = ()
+    exploration_share: Annotated[
+        float, Field(ge=0, lt=1, description="Share of would-be blocks that go to review; 0: off")
+    ] = 0.0
+    exploration_most_minor: Annotated[
+        int, Field(ge=0, description="Largest amount explored, in the currency's smallest unit")
+    ] = 10_000
+    exploration_budget_minor: Annotated[
+        int,
+        Field(ge=0, description="Money that a host's workers may let through in a day, same unit"),
+    ] = 100_000
     executor: Annotated[
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"

@@ -66,6 +66,12 @@ DECISION_COLUMNS = [
     _column("decision_id", pa.string(), "The decision's own id"),
     _column("score", pa.float64(), "Probability of fraud; null where rules decided", nullable=True),
     _column("decision", pa.string(), "allow, review or block"),
+    _column(
+        "propensity",
+        pa.float64(),
+        "Chance with which exploration decided so; null where nothing was left to chance",
+        nullable=True,
+    ),
     _column("release", pa.string(), "Release that decided"),
     _column(
         "variant",

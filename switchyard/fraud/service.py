@@ -27,6 +27,7 @@ from switchyard.fraud.requests import Parser
 from switchyard.learning.release import Release, load_release
 from switchyard.serving import observed, valkey
 from switchyard.serving.engine import Engine
+from switchyard.serving.exploration import exploration_of
 from switchyard.serving.exposition import exposition
 from switchyard.serving.journal import journal_of, wall_clock_us
 from switchyard.serving.ladder import FeatureLadder
@@ -58,6 +59,7 @@ def open_service(
         journal_of(settings),
         load_release(release_folder, computes=computable()),
         ladder=FeatureLadder(VIEWS, Recent(VIEWS, settings.recent_bytes), cold),
+        exploration=exploration_of(settings),
         metrics=metrics,
         decided=DecisionLog(settings.log_decisions).decided,
     )

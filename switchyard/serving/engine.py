@@ -23,6 +23,7 @@ from switchyard.serving.batching import GoOn
 from switchyard.serving.claims import BUSY, Busy, answer_of, conflict, kept, remembered, settled_by
 from switchyard.serving.commands import LEASE_MS
 from switchyard.serving.domain import Domain, R
+from switchyard.serving.exploration import Exploration
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.ids import unique_tokens
 from switchyard.serving.index import Key, key_of_decision
@@ -92,7 +93,7 @@ class Engine(Generic[R]):
 
     A store that is down degrades decisions and never stops them; what is only taken in needs the store.
     ``ladder`` has what stands in for the store (None: what was lately read, no cold store), ``previous`` is
-    the previous champion, if it is loaded. ``metrics`` and ``decided`` are told of each decision once it is
+    the previous champion, if it is loaded, ``exploration`` lets some would-be blocks through to review. ``metrics`` and ``decided`` are told of each decision once it is
     in the journal.
     """
 
@@ -105,6 +106,7 @@ class Engine(Generic[R]):
         *,
         ladder: FeatureLadder | None = None,
         previous: Scorer | None = None,
+        exploration: Exploration | None = None,
         metrics: Sink | None = None,
         decided: Callable[[Reply], None] = lambda _reply: None,
     ) -> None:
@@ -120,6 +122,7 @@ class Engine(Generic[R]):
         self._variants = Variants(self.lineup.standing, domain, self._metrics)
         self.shadow = Shadow(journal, self._metrics)
         self._decided = decided
+        self._exploration = exploration
         self._new_id = unique_tokens()
         self._owed: deque[Taken] = deque(maxlen=MOST_OWED)
 
@@ -243,6 +246,8 @@ class Engine(Generic[R]):
         )
         watch.lap("score")
         degraded = _degraded(rungs, assembled.degraded, judged)
+        if self._exploration is not None:
+            judged = self._explored(self._exploration, asked, judged, degraded)
         replies = self._replies(asked, judged, degraded)
         vectors = assembled.vectors.tolist()
         if rungs:
@@ -273,6 +278,33 @@ class Engine(Generic[R]):
             kept(body, earlier, request)
             for request, body, earlier in zip(requests, bodies, written.earlier, strict=True)
         ]
+
+    def _explored(
+        self,
+        exploration: Exploration,
+        asked: list[Asked[R]],
+        judged: list[Judged],
+        degraded: list[list[Rung]],
+    ) -> list[Judged]:
+        """The same, of the blocks that a plan's release decided with nothing degraded some let through to review."""
+        chosen = list(judged)
+        for row, (one, each) in enumerate(zip(asked, judged, strict=True)):
+            if each.judgement.decision != "block" or degraded[row] or each.variant == "named":
+                continue
+            request = one.request
+            try:
+                choice = exploration.choose(
+                    request.transaction_id, self.domain.stake(request), one.received_us
+                )
+            except OSError as error:
+                _log.error("nothing is explored, its budget can't be kept: %s", error)
+                return judged
+            if choice is not None:
+                judgement = each.judgement
+                if choice.explored:
+                    judgement = judgement._replace(decision="review")
+                chosen[row] = each._replace(judgement=judgement, propensity=choice.propensity)
+        return chosen
 
     def _shadow(
         self,
@@ -308,7 +340,7 @@ class Engine(Generic[R]):
                 rungs,
                 round((now - one.started) * 1e3, 3),
             )
-            for one, (judgement, variant, _), rungs in zip(asked, judged, degraded, strict=True)
+            for one, (judgement, variant, _, _), rungs in zip(asked, judged, degraded, strict=True)
         ]
 
     async def _read(self, asked: list[Asked[R]]) -> tuple[Trip, list[Rung]]:
@@ -448,7 +480,7 @@ def _decision_record(
     epoch: str | None,
     mark: Mapping[str, int | str | None],
 ) -> dict[str, Any]:
-    return {
+    record = {
         "type": "decision",
         "decision_id": reply.decision_id,
         "transaction": msgspec.Raw(asked.request.encoded),
@@ -466,6 +498,9 @@ def _decision_record(
         "epoch": epoch,
         **seen,
     }
+    if judged.propensity is not None:
+        record["propensity"] = judged.propensity
+    return record
 
 
 def _degraded(

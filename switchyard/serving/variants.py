@@ -42,11 +42,14 @@ _log = logging.getLogger(__name__)
 
 
 class Judged(NamedTuple):
-    """A judgement, whose part it was, and the microseconds of the model stage for each request of that part."""
+    """A judgement, whose part it was, and the microseconds of the model stage for each request of that part.
+
+    ``propensity``: the chance with which exploration decided so; None where nothing was left to chance."""
 
     judgement: Judgement
     variant: Part
     model_us: float
+    propensity: float | None = None
 
 
 class Variants(Generic[R]):

@@ -28,6 +28,7 @@ from switchyard.serving import valkey
 from switchyard.serving.claims import BUSY, Busy
 from switchyard.serving.commands import Commands
 from switchyard.serving.engine import Asked, Engine
+from switchyard.serving.exploration import Exploration
 from switchyard.serving.hot_store import HotStore
 from switchyard.serving.journal import Journal
 from switchyard.serving.ladder import FeatureLadder
@@ -665,3 +666,56 @@ def test_a_card_with_more_events_than_are_kept_is_decided_by_the_newest(
     (record,) = journalled(engine, "decision")
     assert record["customer_seq_seen"] == 300
     assert record["vector"][FEATURE["customer_tx_count_1min"]] == CAPACITY
+
+
+# ---------------------------------------------------------------- exploration
+
+
+def suspicious(number: int) -> Transaction:
+    """One that the release would block."""
+    return make_transaction(number, amount_minor=SUSPICIOUS_AMOUNT * 190, customer_id=f"c{number}")
+
+
+def test_an_explored_block_is_reviewed_journalled_with_its_propensity_and_answered_the_same_again(
+    make_engine: Callable[..., Engine[Transaction]], tmp_path: Path
+) -> None:
+    exploration = Exploration(tmp_path / "exploration", 0.5, 10**9, 10**9)
+    engine = make_engine(exploration=exploration)
+    transactions = [suspicious(n) for n in range(40)] + [make_transaction(99)]
+
+    replies = decide(engine, *transactions)
+    again = decide(engine, *transactions)
+
+    records = journalled(engine, "decision")
+    kinds = {(r["decision"], r.get("propensity")) for r in records}
+    assert kinds == {("review", 0.5), ("block", 0.5), ("review", None)}
+    assert again == replies
+    assert [r["decision"] for r in replies] == [r["decision"] for r in records]
+
+
+def test_without_exploration_no_decision_has_a_propensity(engine: Engine[Transaction]) -> None:
+    decide(engine, suspicious(1))
+
+    (record,) = journalled(engine, "decision")
+    assert record["decision"] == "block"
+    assert "propensity" not in record
+
+
+def test_rules_and_degraded_models_are_never_explored(
+    make_engine: Callable[..., Engine[Transaction]], release: Release, tmp_path: Path
+) -> None:
+    class Broken:
+        id = release.id
+        thresholds = release.thresholds
+        explain = release.explain
+        fallback_score = release.fallback_score
+
+        def score(self, X: Any) -> Any:
+            raise ValueError("it can't score")
+
+    exploration = Exploration(tmp_path / "exploration", 0.999, 10**9, 10**9)
+    engine = make_engine(exploration=exploration, release=Broken())
+
+    decide(engine, *[suspicious(n) for n in range(5)])
+
+    assert not any("propensity" in record for record in journalled(engine, "decision"))
