@@ -55,7 +55,7 @@ def asset_graph(home: Path) -> str:
                  if not job.name.startswith("__")},
         "schedules": {s.name: {"cron": s.cron_schedule, "job": s.job_name, "says": s.description}
                       for s in sorted(repository.schedule_defs, key=_name)},
-        "sensors": {s.name: {"every_s": s.minimum_interval_seconds, "job": s.job_name,
+        "sensors": {s.name: {"every_s": s.minimum_interval_seconds, "job": s.job_name if s.has_jobs else None,
                              "says": s.description}
                     for s in sorted(repository.sensor_defs, key=_name)},
     }  # fmt: skip
