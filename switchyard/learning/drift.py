@@ -1,7 +1,7 @@
 """How far columns moved between two windows: decile PSI, and Evidently's report.
 
 The two use different bins and so give different values: never hold one against a limit set for the
-other. Not here: what a moved column means for a release (``policy.DriftPolicy``).
+other. Not here: what a moved column means for a release (``policy.ResemblancePolicy``).
 """
 
 from __future__ import annotations
