@@ -3,7 +3,7 @@
 A day counts as drifting by how many features moved; it takes several such days in a row to ask, several calm
 ones to forget (hysteresis), and after an ask a cool-down until the next. The state is part of the day's verdict,
 so that the same day judged again says the same. Not here: how far a feature moved and whether that is more than
-chance (``drift_null``), the gate before training (``policy.ResemblancePolicy``), or who retrains.
+chance (``reference``), the gate before training (``policy.ResemblancePolicy``), or who retrains.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ class DriftState:
 
 @dataclass(frozen=True, slots=True)
 class DriftPolicy:
-    """Asks for a retraining once at least ``least_moved`` features moved on ``days_to_ask`` days in a row.
+    """Asks for a retraining once at least ``ask_share`` of the features moved on ``days_to_ask`` days in a row.
 
-    A day with fewer than ``least_moved`` but at least ``least_kept`` neither counts nor forgets; on
-    ``days_to_forget`` days in a row with fewer still, the ask no longer stands. While one stands, the next comes
-    ``cool_down_days`` after it at the earliest; so does one after it was forgotten. A new reference (another
-    champion) begins anew, but for the cool-down.
+    A day with less than that but at least ``keep_share`` neither counts nor forgets; after ``days_to_forget`` days
+    in a row with less still, the ask no longer stands. The next comes ``cool_down_days`` after the last at the
+    earliest. A new reference (another champion) begins anew, but for the cool-down. One feature that moved far asks
+    for nothing, nor does one day of many: a broken feed is no reason to learn from it.
     """
 
-    least_moved: int = 3
-    least_kept: int = 2
+    ask_share: float = 0.1
+    keep_share: float = 0.06
     days_to_ask: int = 3
     days_to_forget: int = 3
     cool_down_days: int = 14
@@ -73,16 +73,16 @@ class DriftPolicy:
         """
         if state.reference != reference:
             state = DriftState(reference, asked_on=state.asked_on)
-        state = self._counted(state, len(moved))
+        state = self._counted(state, len(moved) / features)
         cool = state.asked_on is None or day - state.asked_on >= timedelta(days=self.cool_down_days)
         if state.days_drifting >= self.days_to_ask and cool:
             state = replace(state, asked_on=day, standing=True)
         return state, self._verdict(state, day, moved, features, cool)
 
-    def _counted(self, state: DriftState, moved: int) -> DriftState:
-        if moved >= self.least_moved:
+    def _counted(self, state: DriftState, share: float) -> DriftState:
+        if share >= self.ask_share:
             return replace(state, days_drifting=state.days_drifting + 1, days_calm=0)
-        if moved >= self.least_kept:
+        if share >= self.keep_share:
             return replace(state, days_calm=0)
         calm = state.days_calm + 1
         if calm < self.days_to_forget:
@@ -96,7 +96,7 @@ class DriftPolicy:
         reasons = [f"{len(moved)} of {features} features moved{named}"]
         if state.standing and state.asked_on == day:
             reasons.append(
-                f"at least {self.least_moved} did on {state.days_drifting} days, so a retraining is asked for"
+                f"{self.ask_share:.0%} or more did on {state.days_drifting} days, so a retraining is asked for"
             )
         elif state.standing:
             reasons.append(f"the retraining asked for on {state.asked_on} still stands")

@@ -9,7 +9,7 @@ from switchyard.learning.policy import Verdict
 
 FIRST = date(2026, 3, 1)
 POLICY = DriftPolicy(
-    least_moved=3, least_kept=2, days_to_ask=3, days_to_forget=2, cool_down_days=10
+    ask_share=0.06, keep_share=0.04, days_to_ask=3, days_to_forget=2, cool_down_days=10
 )
 
 
@@ -62,7 +62,7 @@ def test_the_next_ask_waits_for_the_cool_down() -> None:
 
 def test_another_champion_begins_anew_but_for_the_cool_down() -> None:
     state, _ = POLICY.step(
-        DriftState("old", 9, 0, FIRST, True), FIRST, ["a"] * 3, reference="new", features=5
+        DriftState("old", 9, 0, FIRST, True), FIRST, ["a"] * 3, reference="new", features=50
     )
 
     assert state == DriftState("new", 1, 0, FIRST, False)

@@ -10,9 +10,9 @@ import pytest
 from switchyard.errors import TrainingError
 from switchyard.learning.boosting import GradientBoosting
 from switchyard.learning.policy import (
-    ResemblancePolicy,
     LeakPolicy,
     PromotionPolicy,
+    ResemblancePolicy,
     ScoringCostPolicy,
     Verdict,
     reference_model,
