@@ -565,6 +565,38 @@ def retention(dry_run: bool, json_file: Path | None) -> None:
 
 
 @main.command()
+@click.option("--from", "start", type=Day, help="First day; default: the last.")
+@click.option("--to", "end", type=Day, help="Last day; default: the newest that has landed.")
+@click.option(
+    "--level", "levels", multiple=True, type=click.Choice(["data", "system"]), help="Default: all."
+)
+@json_option
+def monitor(
+    json_file: Path | None, start: datetime | None, end: datetime | None, levels: tuple[Any, ...]
+) -> None:
+    """What the days say of the data and of the system: verdicts with reasons, and a page of each day."""
+    from orchestration.monitoring import LEVELS
+    from orchestration.monitoring import monitor as measure
+
+    settings = _open()
+    days = (moment.date() if moment else None for moment in (start, end))
+    with console.status("measuring"):
+        done = measure(settings, levels or [*LEVELS], *days)
+    console.print(screen.reports(done.reports))
+    console.print(f"page {done.page}" if done.page else "no day of these has anything to measure")
+    told = [
+        {
+            "level": r.level,
+            "day": str(r.day),
+            "passed": r.verdict.passed,
+            "reasons": r.verdict.reasons,
+        }
+        for r in done.reports
+    ]
+    _write_json(json_file, told)
+
+
+@main.command()
 @click.argument(
     "what",
     type=click.Choice(BENCHES),

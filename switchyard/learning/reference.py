@@ -110,8 +110,9 @@ class Reference:
         edges = {f"edges_{i}": b.edges for i, b in enumerate(self.bins)}
         head = json.dumps({"columns": self.columns, "rows": self.rows})
         arrays = {name: getattr(self, name) for name in _ARRAYS}
+        content: dict[str, Any] = {"head": np.array(head)} | arrays | edges
         with whole_file(path) as file:
-            np.savez_compressed(file, head=np.array(head), **arrays, **edges)
+            np.savez_compressed(file, **content)
 
     @classmethod
     def load(cls, path: Path) -> Reference:
@@ -193,7 +194,7 @@ class _Null:
         apart = np.abs(self.day - one)
         alike = (apart % self.period == 0) & (apart > 0)
         far = alike & (apart >= 2 * self.period) if self.period > 1 else alike
-        return far if far.any() else alike
+        return np.asarray(far if far.any() else alike)
 
     def _between(
         self, mine: Bools, others: Bools, entity: Ints, many: int, rng: np.random.Generator
@@ -215,7 +216,8 @@ class _Null:
         return stability(usual.shares[0], shares, _starts(self.bins)), moved[1:] - moved[0]
 
     def _weighed(self, rows: Ints, entity: Ints, weights: npt.NDArray[np.float32]) -> _Days:
-        counts, moments = 0.0, 0.0
+        counts: Any = 0.0
+        moments: Any = 0.0
         for start in range(0, len(rows), _CHUNK):
             some = rows[start : start + _CHUNK]
             w = weights[:, entity[some]]
