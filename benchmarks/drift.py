@@ -154,13 +154,13 @@ def _kept(folder: Path | None) -> Iterator[Path]:
 def _healthy(lines: Lines, seeds: int, first: int, told: Callable[[str], None]) -> dict[str, Any]:
     order = [World((first - 1 + i) % seeds + 1) for i in range(seeds)]
     found = lines.of(order, told)
-    asked = [row for row in found if row["asked"]]
-    retrainings = sum(len(row["asked"]) for row in found)
+    asked = [asks(row["counts"]) for row in found]
+    retrainings = sum(map(len, asked))
     return {
         "healthy_seeds": seeds,
         "healthy_days_judged": sum(row["days"] for row in found),
         "healthy_retrainings_by_drift": retrainings,
-        "healthy_seeds_that_asked": len(asked),
+        "healthy_seeds_that_asked": sum(map(bool, asked)),
         "healthy_reached": retrainings <= BAR_RETRAININGS * seeds / SEEDS,
         f"alarms_at_{ROWS}_rows": _share(found, "alarms"),
         f"beyond_chance_at_{ROWS}_rows": _share(found, "beyond_chance"),
@@ -194,8 +194,10 @@ def _changes(lines: Lines, seeds: int, told: Callable[[str], None]) -> dict[str,
     figures = {}
     for change in CHANGES:
         found = lines.of([World(seed, change=change) for seed in range(1, seeds + 1)], told)
-        days = [row["found_after"] for row in found]
-        figures[f"days until '{change}' is found"] = [d if d is not None else "never" for d in days]
+        figures[f"days until '{change}' is found"] = ", ".join(
+            next((str(day - CHANGED + 1) for day in asks(row["counts"]) if day >= CHANGED), "not")
+            for row in found
+        )
     return figures | {"days_looked_at_after_a_change": DAYS - CHANGED}
 
 
@@ -209,11 +211,23 @@ def _tally(values: Iterable[int]) -> str:
     return ", ".join(f"{value}: {times} worlds" for value, times in counted)
 
 
+def asks(counts: list[int]) -> list[int]:
+    """Days of the world on which the policy asks for a retraining; ``counts``: features moved on each judged day."""
+    state, policy, asked = DriftState(), DriftPolicy(), []
+    for i, count in enumerate(counts):
+        day = FIRST + timedelta(days=WARM_UP + REFERENCE + i)
+        moved = names(FEATURES)[:count]
+        state, _ = policy.step(state, day, moved, reference="", features=len(FEATURES))
+        if state.asked_on == day:
+            asked.append((day - FIRST).days)
+    return asked
+
+
 # ---------------------------------------------------------------- one world
 
 
 def measure(world: World) -> dict[str, Any]:
-    """What a world's line says, its days judged one after the other as monitoring does."""
+    """What a world's line says: how many features moved on each day; the policy takes it from there (``asks``)."""
     begun = time.process_time()
     X, day, customer, terminal = vectors(world)
     known = day < day[0] + REFERENCE
@@ -221,23 +235,17 @@ def measure(world: World) -> dict[str, Any]:
         X[known], day[known], (customer[known], terminal[known]), names(FEATURES)
     )
     judged = np.unique(day[~known]).tolist()
-    state, policy, counts, asked, alarms = DriftState(), DriftPolicy(), [], [], 0
+    counts, alarms = [], 0
     for one in judged:
         columns = reference.compare(X[day == one], one)
         moved = [name for name, c in columns.items() if c.beyond_chance]
         alarms += sum(columns[name].psi > MODERATE for name in moved)
         counts.append(len(moved))
-        at = date(1970, 1, 1) + timedelta(days=one)
-        state, _ = policy.step(state, at, moved, reference="", features=len(columns))
-        if state.asked_on == at:
-            asked.append((at - FIRST).days)
     row = {
         "days": len(judged),
         "feature_days": len(judged) * len(FEATURES),
         "alarms": alarms,
         "beyond_chance": sum(counts),
-        "asked": asked,
-        "found_after": next((d - CHANGED + 1 for d in asked if d >= CHANGED), None),
         "most_on_3_days": max(min(counts[i : i + 3]) for i in range(len(counts) - 2)),
         "counts": counts,
     }

@@ -217,7 +217,7 @@ class Settings(BaseSettings):
     drift_share: Annotated[
         float,
         Field(gt=0, le=1, description="Share of features moved at which a day counts as drifting"),
-    ] = 0.1
+    ] = 0.08
     drift_days: Annotated[
         int, Field(ge=1, description="Drifting days that it takes to ask for a retraining")
     ] = 3

@@ -57,8 +57,8 @@ class DriftPolicy:
     for nothing, nor does one day of many: a broken feed is no reason to learn from it.
     """
 
-    ask_share: float = 0.1
-    keep_share: float = 0.06
+    ask_share: float = 0.08
+    keep_share: float = 0.05
     days_to_ask: int = 3
     days_to_forget: int = 3
     cool_down_days: int = 14
