@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+
 import dagster as dg
 import pytest
 
 from assets.fraud.monitoring import data, system
-from orchestration.monitoring import LEVELS, monitor
+from orchestration.monitoring import LEVELS, monitor, watch
 from switchyard.learning.day_reports import DayReports
 from tests.homes import Home, in_home
 
@@ -54,3 +57,25 @@ def test_the_command_says_the_same_and_a_page_of_the_day_links_the_levels(
     text = done.page.read_text()
     assert f"data/{home.after}.html" in text
     assert "nothing was decided on this day" in text or "decisions, p99" in text
+
+
+def test_the_lifecycle_judges_none_of_the_days_it_learns_from(home: Home) -> None:
+    def assets_of(job: str) -> set[str]:
+        keys = home.defs.resolve_job_def(job).asset_layer.executable_asset_keys
+        return {key.to_user_string() for key in keys}
+
+    assert {"data_drift", "system_health"} <= assets_of("monitor")
+    assert assets_of("run_lifecycle").isdisjoint(assets_of("monitor"))
+
+
+def test_the_watch_of_today_needs_no_champion_and_no_decision(
+    new_home: Callable[..., Home],
+) -> None:
+    settings = new_home().settings
+
+    with in_home(settings):
+        report = watch(settings)
+
+    assert (report.level, report.day) == ("system", datetime.now(UTC).date())
+    assert report.verdict.passed
+    assert set(report.verdict.figures["synced_through"]) == {"customer_profile", "terminal_profile"}

@@ -3,8 +3,6 @@
 The formulas are ``switchyard.fraud.data_drift``; this module only runs them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

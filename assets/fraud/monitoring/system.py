@@ -3,8 +3,6 @@
 The formulas are ``switchyard.fraud.system_health``; this module only runs them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import dagster as dg
