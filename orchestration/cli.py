@@ -568,13 +568,14 @@ def retention(dry_run: bool, json_file: Path | None) -> None:
 @click.option("--from", "start", type=Day, help="First day; default: the last.")
 @click.option("--to", "end", type=Day, help="Last day; default: the newest that has landed.")
 @click.option(
-    "--level", "levels", multiple=True, type=click.Choice(["data", "system"]), help="Default: all."
-)
+    "--level", "levels", multiple=True, type=click.Choice(["data", "system", "skew"]),
+    help="Default: all.",
+)  # fmt: skip
 @json_option
 def monitor(
     json_file: Path | None, start: datetime | None, end: datetime | None, levels: tuple[Any, ...]
 ) -> None:
-    """What the days say of the data and of the system: verdicts with reasons, and a page of each day."""
+    """What the days say of data, system and skew: verdicts with reasons, and a page of each day."""
     from orchestration.monitoring import LEVELS
     from orchestration.monitoring import monitor as measure
 

@@ -17,8 +17,9 @@ from switchyard.errors import LakeError
 from switchyard.fraud.compaction import compact
 from switchyard.fraud.data_drift import measure_data
 from switchyard.fraud.online import online_store_of
+from switchyard.fraud.skew import measure_skew
 from switchyard.fraud.system_health import measure_system
-from switchyard.lake import Lake
+from switchyard.lake import Lake, days_between
 from switchyard.learning.day_pages import write_page
 from switchyard.learning.day_reports import DayReport, DayReports, Level
 from switchyard.settings import Settings
@@ -35,7 +36,11 @@ def _system(settings: Settings, lake: Lake, first: date, last: date) -> list[Day
     return measure_system(settings, lake, first, last, store=store)
 
 
-LEVELS: dict[Level, Measure] = {"data": _data, "system": _system}
+def _skew(settings: Settings, lake: Lake, first: date, last: date) -> list[DayReport]:
+    return [measure_skew(settings, lake, day)[0] for day in days_between(first, last)]
+
+
+LEVELS: dict[Level, Measure] = {"data": _data, "system": _system, "skew": _skew}
 """What measures a level from a first to a last day."""
 
 
