@@ -262,13 +262,19 @@ def rollout(bench: Bench) -> dict[str, Any]:
     return answer | {"reached": "switches" in answer and not answer["failed"]}
 
 
+def drift(bench: Bench) -> dict[str, Any]:
+    """200 worlds of 120 days without a change: at most 5 retrainings by drift; alarms and power at 500 and 50,000 rows."""
+    answer = _bench(bench, "drift", "--folder", str(bench.folder / "drift"))
+    return answer | {"reached": "healthy_seeds" in answer and not answer["failed"]}
+
+
 BARS: dict[str, Bar] = {
     bar.__name__: bar
     for bar in (
         demo_simulator, demo_handbook, backtest_seven_days, backtest_all_history, replay_100k,
         features, same_release, killed_anywhere, serving_closed, serving_bulk, serving_open,
         serving_hot_terminal, serving_soak, serving_faults, online_sync, hostile_requests,
-        batch_scoring, canary_judge, rollout, traffic_plan,
+        batch_scoring, canary_judge, rollout, traffic_plan, drift,
     )
 }  # fmt: skip
 

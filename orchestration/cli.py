@@ -24,7 +24,7 @@ from switchyard.settings import Settings
 
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
-BENCHES = ("batch", "canary", "demo", "faults", "features", "history", "hostile", "journal", "ladder",
+BENCHES = ("batch", "canary", "demo", "drift", "faults", "features", "history", "hostile", "journal", "ladder",
            "online-sync", "rollout", "scoring", "serving", "skew", "traffic")  # fmt: skip
 """Modules of ``benchmarks`` that a person runs."""
 
@@ -608,6 +608,39 @@ def retention(dry_run: bool, json_file: Path | None) -> None:
     gone = msgspec.to_builtins(apply_retention(_open(), datetime.now(UTC), dry_run=dry_run))
     console.print(screen.lines("Would be removed" if dry_run else "Removed", gone))
     _write_json(json_file, {"removed": gone})
+
+
+@main.command()
+@click.option("--from", "start", type=Day, help="First day; default: the last.")
+@click.option("--to", "end", type=Day, help="Last day; default: the newest that has landed.")
+@click.option(
+    "--level", "levels", multiple=True, type=click.Choice(["data", "system", "skew"]),
+    help="Default: all.",
+)  # fmt: skip
+@json_option
+def monitor(
+    json_file: Path | None, start: datetime | None, end: datetime | None, levels: tuple[Any, ...]
+) -> None:
+    """What the days say of data, system and skew: verdicts with reasons, and a page of each day."""
+    from orchestration.monitoring import LEVELS
+    from orchestration.monitoring import monitor as measure
+
+    settings = _open()
+    days = (moment.date() if moment else None for moment in (start, end))
+    with console.status("measuring"):
+        done = measure(settings, levels or [*LEVELS], *days)
+    console.print(screen.reports(done.reports))
+    console.print(f"page {done.page}" if done.page else "no day of these has anything to measure")
+    told = [
+        {
+            "level": r.level,
+            "day": str(r.day),
+            "passed": r.verdict.passed,
+            "reasons": r.verdict.reasons,
+        }
+        for r in done.reports
+    ]
+    _write_json(json_file, told)
 
 
 @main.command()

@@ -7,7 +7,7 @@ from dagster_mlflow import end_mlflow_on_run_finished
 from pydantic import Field
 
 from assets.ports import Serving
-from orchestration import rollout, traffic
+from orchestration import monitoring, rollout, traffic
 from orchestration.keeping import keeping_jobs
 from orchestration.manual import manual_jobs
 from switchyard.settings import Settings
@@ -73,6 +73,18 @@ def step_rollout() -> None:
     step_of_rollout()
 
 
+@dg.op(description="Compact what is closed of the journal, and measure today's level 'system'.")
+def watch_of_service(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> None:
+    verdict = monitoring.watch(settings).verdict
+    context.log.info("%s", "; ".join(verdict.reasons))
+    context.add_output_metadata({"passed": verdict.passed, "reasons": "; ".join(verdict.reasons)})
+
+
+@dg.job(description="How the service does today: latency, degraded and stale shares, freshness.")
+def watch_service() -> None:
+    watch_of_service()
+
+
 def jobs(executor: dg.ExecutorDefinition) -> list[object]:
     """One job per stage, ``run_lifecycle`` for all, ``sync_profiles`` for the night, and a person's own.
 
@@ -100,6 +112,7 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
         *keeping_jobs(executor),
         change_traffic,
         step_rollout,
+        watch_service,
         dg.define_asset_job(
             "land",
             landed,
@@ -108,7 +121,7 @@ def jobs(executor: dg.ExecutorDefinition) -> list[object]:
         ),
         dg.define_asset_job(
             "run_lifecycle",
-            dg.AssetSelection.all(),
+            dg.AssetSelection.all() - dg.AssetSelection.groups("monitoring"),
             hooks=tracked,
             executor_def=executor,
             description="Everything once: raw transactions to a served model and batch scores.",

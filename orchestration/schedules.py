@@ -48,4 +48,10 @@ def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
         minute_of_hour=30,
         description="At 02:30: what yesterday says of the levels of monitoring.",
     )
-    return [compaction, retention, nightly, monitoring, batch, retrain]
+    watch = dg.ScheduleDefinition(
+        name="frequent_watch",
+        job=by_name["watch_service"],
+        cron_schedule="*/15 * * * *",
+        description="Every 15 minutes, where it is started: how the service does today.",
+    )
+    return [compaction, retention, nightly, monitoring, watch, batch, retrain]

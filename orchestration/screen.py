@@ -22,6 +22,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from orchestration.demo import Stage
     from orchestration.rollout_demo import Moment
+    from switchyard.learning.day_reports import DayReport
 
 STAGES = 8
 ROLLOUT_STAGES = 7
@@ -130,6 +131,17 @@ def figures(stages: Sequence[Stage]) -> dict[str, Any]:
         **{s.name.replace(" ", "_"): s.figures for s in stages},
         "findings": [f.__repr__() for s in stages for f in s.findings],
     }
+
+
+def reports(found: Sequence[DayReport]) -> Table:
+    """One row per day and level of monitoring."""
+    shown = Table(title="Monitoring", title_justify="left")
+    for column in ("day", "level", "verdict", "why"):
+        shown.add_column(column, overflow="fold")
+    for report in found:
+        verdict = "well" if report.verdict.passed else "look at it"
+        shown.add_row(str(report.day), report.level, verdict, "\n".join(report.verdict.reasons))
+    return shown
 
 
 def key_values(values: Mapping[str, Any]) -> Table:

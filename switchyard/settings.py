@@ -250,6 +250,40 @@ class Settings(BaseSettings):
         int,
         Field(ge=0, description="Money that a host's workers may let through in a day, same unit"),
     ] = 100_000
+    drift_psi: Annotated[
+        float, Field(gt=0, description="PSI of a feature over which, beyond chance, it is an alarm")
+    ] = 0.1
+    drift_psi_major: Annotated[
+        float, Field(gt=0, description="PSI of a feature over which the change is called major")
+    ] = 0.2
+    drift_share: Annotated[
+        float,
+        Field(gt=0, le=1, description="Share of features moved at which a day counts as drifting"),
+    ] = 0.08
+    drift_days: Annotated[
+        int, Field(ge=1, description="Drifting days that it takes to ask for a retraining")
+    ] = 3
+    drift_cool_down_days: Annotated[
+        int, Field(ge=0, description="Days from one retraining by drift to the next, at least")
+    ] = 14
+    missing_share: Annotated[
+        float, Field(gt=0, lt=1, description="Missing values beyond the usual share, at most")
+    ] = 0.05
+    system_p99_ms: Annotated[
+        float, Field(gt=0, description="Latency that 99 of 100 decisions of a day stay below")
+    ] = 200.0
+    system_degraded_share: Annotated[
+        float, Field(gt=0, le=1, description="Decisions of a day that may be degraded, at most")
+    ] = 0.05
+    system_stale_share: Annotated[
+        float, Field(gt=0, le=1, description="Decisions with a stale profile, at most")
+    ] = 0.05
+    system_error_share: Annotated[
+        float, Field(gt=0, le=1, description="Decisions whose model failed, at most")
+    ] = 0.001
+    system_freshness_hours: Annotated[
+        float, Field(gt=0, description="Age of the profiles of a view at a day's end, at most")
+    ] = 30.0
     executor: Annotated[
         Literal["in_process", "multiprocess"], Field(description="How Dagster runs the steps")
     ] = "in_process"

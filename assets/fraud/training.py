@@ -21,7 +21,7 @@ from switchyard.learning.drift import drift_report
 from switchyard.learning.fitting import Fitted, fit
 from switchyard.learning.gates import forget_gates
 from switchyard.learning.models import GradientBoosting, LogisticRegression, Model
-from switchyard.learning.policy import DriftPolicy
+from switchyard.learning.policy import ResemblancePolicy
 from switchyard.learning.splits import Split, lifecycle_split
 from switchyard.settings import Settings
 
@@ -155,7 +155,7 @@ def _resembles_window_before(
     week = timedelta(days=settings.test_days)
     newest, before = data.between(as_of - week, as_of), data.between(as_of - 2 * week, as_of - week)
     report = drift_report(before.frame(), newest.frame(), names(FEATURES))
-    verdict = DriftPolicy().judge(report.values)
+    verdict = ResemblancePolicy().judge(report.values)
     path = settings.training / "drift.html"
     write_text(report.html, path)
     return dg.AssetCheckResult(

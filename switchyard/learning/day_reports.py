@@ -31,11 +31,11 @@ class DayReports:
     """The reports below ``folder``: ``folder/<level>/<YYYY-MM-DD>.json``, and pages of HTML beside them."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def path(self, level: Level, day: date, suffix: str = ".json") -> Path:
         """Where a day's report lies, or with ``suffix='.html'`` its page."""
-        return self._folder / level / f"{day.isoformat()}{suffix}"
+        return self.folder / level / f"{day.isoformat()}{suffix}"
 
     def save(self, report: DayReport) -> Path:
         """Write it; a report of the same level and day is replaced."""
@@ -61,10 +61,15 @@ class DayReports:
 
     def days(self, level: Level) -> list[date]:
         """Days that have a report, oldest first."""
-        files = (self._folder / level).glob("????-??-??.json")
+        files = (self.folder / level).glob("????-??-??.json")
         return sorted(date.fromisoformat(file.stem) for file in files)
 
     def newest(self, level: Level) -> DayReport | None:
         """The report of the latest day, if there is any."""
         days = self.days(level)
+        return self.load(level, days[-1]) if days else None
+
+    def before(self, level: Level, day: date) -> DayReport | None:
+        """The report of the latest day before ``day``, if there is any."""
+        days = [earlier for earlier in self.days(level) if earlier < day]
         return self.load(level, days[-1]) if days else None

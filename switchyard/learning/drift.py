@@ -1,7 +1,7 @@
-"""How far columns moved between two windows: decile PSI, and Evidently's report.
+"""How far columns moved between two windows: PSI by deciles, and Evidently's report.
 
 The two use different bins and so give different values: never hold one against a limit set for the
-other. Not here: what a moved column means for a release (``policy.DriftPolicy``).
+other. Not here: what a moved column means for a release (``policy.ResemblancePolicy``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from switchyard.errors import InputError
-from switchyard.learning import Floats, evenly
+from switchyard.learning import Floats, Ints, evenly
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +22,10 @@ FLOOR = 1e-4
 """Share that an empty bin counts as, so that the logarithm is finite (Evidently's choice too)."""
 APPEARED = float(2 * (1 - FLOOR) * np.log(1 / FLOOR))
 """PSI of a column that was wholly missing in one window and is there in the other."""
+
+MODERATE, MAJOR = 0.1, 0.2
+"""The textbook's limits of PSI: below the first little has changed, above the second a lot (Siddiqi, Credit Risk
+Scorecards, chapter 15). They know nothing of the sample: ``reference`` does."""
 
 SCORE_EDGES = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3,
@@ -41,28 +45,68 @@ def score_shares(scores: Floats) -> dict[str, list[float]]:
     return {"edges": list(SCORE_EDGES), "shares": (counts / len(scores)).tolist()}
 
 
-def psi(reference: Floats, current: Floats, bins: int = 10) -> float:
-    """Population stability index of ``current`` against the deciles of ``reference``.
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """The bins of one column, made of a reference: its deciles, by themselves each value that a tenth of the rows
+    share (most counts are zero), and one for missing values.
 
-    Missing values are a bin of their own. Raises InputError if a window is empty.
+    ``edges``: upper ends, each inside its bin; behind the last lie what is larger, and then what is missing.
+    """
+
+    edges: Floats
+
+    @classmethod
+    def of(cls, reference: Floats, bins: int = 10) -> Bins:
+        """Bins of the values float64[n]; NaN is missing.
+
+        >>> Bins.of(np.array([0.0] * 95 + [1.0] * 5)).counts(np.array([0.0, 1.0, 2.0, np.nan])).tolist()
+        [0, 1, 2, 1]
+        """
+        seen = reference[~np.isnan(reference)]
+        if not len(seen):
+            return cls(seen)
+        cuts = np.linspace(0, 1, bins + 1)[1:-1]
+        ends, times = np.unique(np.quantile(seen, cuts, method="inverted_cdf"), return_counts=True)
+        often = np.array(
+            [times[i] > 1 or np.mean(seen == end) * bins >= 1 for i, end in enumerate(ends)]
+        )
+        return cls(np.unique(np.concatenate([ends, np.nextafter(ends[often], -np.inf)])))
+
+    def __len__(self) -> int:
+        return len(self.edges) + 2
+
+    def place(self, values: Floats) -> Ints:
+        """The bin of each value, 0 to len - 1."""
+        found = np.searchsorted(self.edges, values, side="left")
+        return np.where(np.isnan(values), len(self.edges) + 1, found)
+
+    def counts(self, values: Floats) -> Ints:
+        """Rows in each bin."""
+        return np.bincount(self.place(values), minlength=len(self))
+
+
+def psi(reference: Floats, current: Floats, bins: int = 10) -> float:
+    """Population stability index of ``current`` against the :class:`Bins` of ``reference``.
+
+    Raises InputError if a window is empty.
 
     >>> psi(np.arange(100.0), np.arange(100.0))
     0.0
     """
     if len(reference) == 0 or len(current) == 0:
         raise InputError(f"PSI needs rows in both windows, not {len(reference)} and {len(current)}")
-    seen = reference[~np.isnan(reference)]
-    inner = np.unique(np.quantile(seen, np.linspace(0, 1, bins + 1)[1:-1])) if len(seen) else seen
-    expected, found = (_shares(values, inner) for values in (reference, current))
-    return float(np.sum((found - expected) * np.log(found / expected)))
+    made = Bins.of(reference, bins)
+    expected, found = (made.counts(values) / len(values) for values in (reference, current))
+    return float(stability(expected, found, np.zeros(1, np.int64))[0])
 
 
-def _shares(values: Floats, inner: Floats) -> Floats:
-    """Share of rows in each bin (the last one: missing), at least FLOOR."""
-    missing = np.isnan(values)
-    place = np.where(missing, len(inner) + 1, np.searchsorted(inner, values, side="right"))
-    counts = np.bincount(place, minlength=len(inner) + 2)
-    return np.maximum(counts / len(values), FLOOR)
+def stability(expected: Floats, found: Floats, starts: Ints) -> Floats:
+    """PSI of columns side by side: shares float64[..., bins], the bins of column i from ``starts[i]`` on.
+
+    The sum of (found - expected) * log(found / expected), an empty bin counting as FLOOR.
+    """
+    a, b = np.maximum(expected, FLOOR), np.maximum(found, FLOOR)
+    return np.asarray(np.add.reduceat((b - a) * np.log(b / a), starts, axis=-1))
 
 
 MOST_SHOWN = 12

@@ -150,7 +150,7 @@ def _alone(values: Floats, y: Verdicts) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class DriftPolicy:
+class ResemblancePolicy:
     """At most ``max_share`` of the features may have moved by more than ``max_psi`` between windows.
 
     PSI depends on its bins: give values of one engine only (``drift.drift_report``'s, or ``psi``'s).

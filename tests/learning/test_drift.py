@@ -37,6 +37,14 @@ def test_missing_values_are_a_bin_of_their_own():
     assert psi(np.full(10, np.nan), np.ones(10)) == pytest.approx(APPEARED)
 
 
+def test_a_rare_value_has_a_bin_of_its_own():
+    seldom, often = np.zeros(1_000), np.zeros(1_000)
+    seldom[:20], often[:200] = 1.0, 1.0
+
+    assert psi(seldom, often) > 0.3
+    assert psi(1 - seldom, 1 - often) == pytest.approx(psi(seldom, often))
+
+
 def test_psi_of_an_empty_window_is_refused():
     with pytest.raises(InputError, match="0 and 3"):
         psi(np.array([]), np.ones(3))

@@ -10,9 +10,9 @@ import pytest
 from switchyard.errors import TrainingError
 from switchyard.learning.boosting import GradientBoosting
 from switchyard.learning.policy import (
-    DriftPolicy,
     LeakPolicy,
     PromotionPolicy,
+    ResemblancePolicy,
     ScoringCostPolicy,
     Verdict,
     reference_model,
@@ -158,16 +158,16 @@ def test_without_frauds_no_leak_can_be_ruled_out(make_rows: Make, columns: list[
 def test_drift_fails_when_too_many_features_moved():
     still, moved = dict.fromkeys("abc", 0.05), dict.fromkeys("de", 0.4)
 
-    assert DriftPolicy().judge(still | moved).passed
-    verdict = DriftPolicy(max_share=0.3).judge(still | moved)
+    assert ResemblancePolicy().judge(still | moved).passed
+    verdict = ResemblancePolicy(max_share=0.3).judge(still | moved)
     assert not verdict.passed
     assert verdict.figures["moved"] == ["d", "e"]
     assert "2 of 5 features have a PSI over 0.2" in verdict.reasons[0]
 
 
 def test_drift_of_nothing_or_of_nan_never_passes():
-    assert not DriftPolicy().judge({}).passed
-    assert not DriftPolicy().judge({"a": float("nan")}).passed
+    assert not ResemblancePolicy().judge({}).passed
+    assert not ResemblancePolicy().judge({"a": float("nan")}).passed
 
 
 @pytest.fixture(scope="module")

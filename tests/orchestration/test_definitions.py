@@ -55,6 +55,7 @@ def test_each_schedule_ticks_at_its_hour_and_starts_its_job(home: Home) -> None:
         "daily_monitoring": ("30 2 * * *", "monitor"),
         "daily_batch_scores": ("0 3 * * *", "score_batch"),
         "weekly_retrain": ("0 4 * * 1", "retrain"),
+        "frequent_watch": ("*/15 * * * *", "watch_service"),
     }
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets.fraud.monitoring import skew
+from assets.fraud.monitoring import data, skew, system
 
 GROUP = "monitoring"
 
 
 def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The stage's assets, partitioned by ``days``."""
-    return [*skew.assets(days, GROUP)]
+    return [*data.assets(days, GROUP), *system.assets(days, GROUP), *skew.assets(days, GROUP)]
