@@ -143,7 +143,9 @@ def _asked(rows: Rows, first: int) -> Asked:
 
 
 def _figures(asked: list[Asked]) -> dict[str, Any]:
-    told, low, high, naive, matured, share = (np.array(column) for column in zip(*asked, strict=True))
+    told, low, high, naive, matured, share = (
+        np.array(column) for column in zip(*asked, strict=True)
+    )
     covered = float(np.mean((low <= matured) & (matured <= high)))
     width = float(np.median(high - low))
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
@@ -24,11 +24,12 @@ from switchyard.fraud.journalled import decisions_between
 from switchyard.fraud.labels import labels_as_of
 from switchyard.fraud.money import minor_units
 from switchyard.lake import Lake
-from switchyard.learning import Ints
+from switchyard.learning import Floats, Ints
 from switchyard.learning.day_reports import DayReport, DayReports
+from switchyard.learning.inverse_propensity import inverse_propensity
 from switchyard.learning.maturity import Arrivals, Arrived, MaturityPolicy
 from switchyard.learning.metrics import Metric, Ranking
-from switchyard.learning.performance import Judged, PerformancePolicy, score_shift
+from switchyard.learning.performance import BLOCK, Judged, PerformancePolicy, score_shift
 from switchyard.learning.policy import Verdict
 from switchyard.learning.release import read_manifest
 from switchyard.settings import Settings
@@ -48,7 +49,7 @@ MOST_SLICES = 12
 """Values of a column that are told, the most frequent."""
 _COLUMNS = [
     "transaction_id", "customer_id", "event_timestamp", "amount_minor", "score", "decision", "release",
-    "variant", "reasons", "customer_country", "terminal_country", "merchant_category", "channel",
+    "variant", "reasons", "propensity", "customer_country", "terminal_country", "merchant_category", "channel",
 ]  # fmt: skip
 _CODES = {"allow": 0, "review": 1, "block": 2}
 _DAY_US = 86_400_000_000
@@ -120,7 +121,7 @@ def _performance(
             else f"release {manifest['id']} does not say what it reached when it was assessed"
         )
         return Verdict(True, ("not judged: " + why,), figures)
-    before = DayReports(settings.monitoring).load("model", day - timedelta(days=1))
+    before = DayReports(settings.monitoring).before("model", day)
     past = before.verdict.figures if before else {}
     same = past.get("performance") if past.get("release") == figures["release"] else None
     found = known.arrived.measure_beyond(known.average_precision)
@@ -211,14 +212,27 @@ def _known(served: _Served, lake: Lake, now: datetime, arrivals: Arrivals | None
         if arrivals
         else Arrived(y, np.ones(len(y)), customers, float("nan"))
     )
+    decision, stands_for = _explored(rows)
+    arrived = replace(arrived, weight=arrived.weight * stands_for)
     judged = Judged(
         y=y,
         score=rows["score"].to_numpy(),
-        decision=np.array([_CODES[d] for d in rows["decision"].to_pylist()], np.int64),
+        decision=decision,
         amount=rows["amount_minor"].to_numpy(),
         weight=arrived.weight,
     )
     return _Known(rows, judged, arrived)
+
+
+def _explored(rows: pa.Table) -> tuple[Ints, Floats]:
+    """What was decided before exploration, and how many rows each stands for because of it."""
+    decision = np.array([_CODES[d] for d in rows["decision"].to_pylist()], np.int64)
+    chance = np.asarray(pc.fill_null(rows["propensity"], np.nan).to_numpy(), np.float64)
+    if np.isnan(chance).all():
+        return decision, np.ones(len(decision))
+    weight = inverse_propensity(chance, decision == BLOCK)
+    let_through = ~np.isnan(chance) & (decision != BLOCK)
+    return np.where(let_through, BLOCK, decision), weight
 
 
 def _with_verdict(rows: pa.Table, lake: Lake, now: datetime) -> pa.Table:
