@@ -293,7 +293,7 @@ def vectors(world: World) -> tuple[Floats, Ints, Ints, Ints]:
         prefix="switchyard-bench-", dir=memory if memory.exists() else None
     ) as folder:
         lake = Lake(Path(folder))
-        _land(lake, world, days)
+        land(lake, world, days)
         build_profiles(lake, days[WARM_UP - 2], days[-1], created_at=WRITTEN)
         build_activity(lake, days[WARM_UP], days[-1])
         rows = lake.read("transactions", days[WARM_UP], days[-1])
@@ -306,7 +306,8 @@ def vectors(world: World) -> tuple[Floats, Ints, Ints, Ints]:
     return X, day, codes[0], codes[1]
 
 
-def _land(lake: Lake, world: World, days: list[date]) -> None:
+def land(lake: Lake, world: World, days: list[date]) -> None:
+    """Transactions and labels of a world's days, as landing would write them."""
     simulator = Simulator(world.config())
     for day in days:
         simulated = simulator.day(day)

@@ -24,7 +24,7 @@ from switchyard.settings import Settings
 
 console = Console()
 Day = click.DateTime(["%Y-%m-%d"])
-BENCHES = ("batch", "canary", "demo", "drift", "faults", "features", "history", "hostile", "journal", "ladder",
+BENCHES = ("batch", "canary", "demo", "drift", "faults", "features", "history", "hostile", "journal", "labels", "ladder",
            "online-sync", "rollout", "scoring", "serving", "skew", "traffic")  # fmt: skip
 """Modules of ``benchmarks`` that a person runs."""
 

@@ -17,6 +17,7 @@ from switchyard.errors import LakeError
 from switchyard.fraud.compaction import compact
 from switchyard.fraud.data_drift import measure_data
 from switchyard.fraud.online import online_store_of
+from switchyard.fraud.performance import measure_model
 from switchyard.fraud.skew import measure_skew
 from switchyard.fraud.system_health import measure_system
 from switchyard.lake import Lake, days_between
@@ -36,11 +37,15 @@ def _system(settings: Settings, lake: Lake, first: date, last: date) -> list[Day
     return measure_system(settings, lake, first, last, store=store)
 
 
+def _model(settings: Settings, lake: Lake, first: date, last: date) -> list[DayReport]:
+    return [measure_model(settings, lake, day) for day in days_between(first, last)]
+
+
 def _skew(settings: Settings, lake: Lake, first: date, last: date) -> list[DayReport]:
     return [measure_skew(settings, lake, day)[0] for day in days_between(first, last)]
 
 
-LEVELS: dict[Level, Measure] = {"data": _data, "system": _system, "skew": _skew}
+LEVELS: dict[Level, Measure] = {"data": _data, "model": _model, "system": _system, "skew": _skew}
 """What measures a level from a first to a last day."""
 
 

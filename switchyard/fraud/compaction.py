@@ -205,7 +205,7 @@ def _rows_of(closed: Sequence[Path]) -> _Rows:
                 continue
             try:
                 day = datetime.fromtimestamp(record["received_at"] // 1_000_000, UTC).date()
-                rows[table, day].append(_row(record) | {"segment": segment.name})
+                rows[table, day].append(row_of(record) | {"segment": segment.name})
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise JournalError(
                     f"{segment} has a record that is no row of {table!r}: {type(error).__name__} {error}"
@@ -213,7 +213,7 @@ def _rows_of(closed: Sequence[Path]) -> _Rows:
     return rows
 
 
-def _row(record: dict[str, Any]) -> dict[str, Any]:
+def row_of(record: dict[str, Any]) -> dict[str, Any]:
     """A record as a row: the transaction's columns beside its own, times under the columns' names."""
     flat = record | record.get("transaction", {})
     return {name.removesuffix("_us"): value for name, value in flat.items()}

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets.fraud.monitoring import data, skew, system
+from assets.fraud.monitoring import data, model, skew, system
 
 GROUP = "monitoring"
 
 
 def assets(days: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The stage's assets, partitioned by ``days``."""
-    return [*data.assets(days, GROUP), *system.assets(days, GROUP), *skew.assets(days, GROUP)]
+    return [
+        *data.assets(days, GROUP),
+        *model.assets(days, GROUP),
+        *system.assets(days, GROUP),
+        *skew.assets(days, GROUP),
+    ]
