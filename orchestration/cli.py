@@ -614,7 +614,7 @@ def retention(dry_run: bool, json_file: Path | None) -> None:
 @click.option("--from", "start", type=Day, help="First day; default: the last.")
 @click.option("--to", "end", type=Day, help="Last day; default: the newest that has landed.")
 @click.option(
-    "--level", "levels", multiple=True, type=click.Choice(["data", "system", "skew"]),
+    "--level", "levels", multiple=True, type=click.Choice(["data", "model", "system", "skew"]),
     help="Default: all.",
 )  # fmt: skip
 @json_option
