@@ -70,7 +70,6 @@ def policy_of(settings: Settings) -> RolloutPolicy:
         min_matured=settings.rollout_min_matured,
         alpha_proof=settings.rollout_alpha_proof,
         block_ratio=settings.rollout_block_ratio,
-        score_allowed=settings.rollout_score_allowed,
         reviews_per_day=settings.rollout_reviews_per_day,
         outcome_limits=OutcomeLimits(limit, limit, limit),
     )

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     test_days: Annotated[
         int, Field(ge=1, description="Length of validation and of test window")
     ] = 7
+    promise_days: Annotated[
+        int, Field(ge=1, description="Newest days, on which a release promises how its scores lie")
+    ] = 2
     review_share: Annotated[float, Field(gt=0, lt=1, description="Share analysts can review")] = (
         0.005
     )
@@ -200,12 +203,12 @@ class Settings(BaseSettings):
         float, Field(gt=0, lt=1, description="Level at which that is shown before 100 %")
     ] = 0.05
     rollout_block_ratio: Annotated[
-        float, Field(ge=1, description="Customers blocked, as a multiple of the control's, at most")
-    ] = 1.1
-    rollout_score_allowed: Annotated[
         float,
-        Field(ge=0, description="Distance of the mean log-odds from the control's, at most"),
-    ] = 2.0
+        Field(
+            ge=1,
+            description="Customers blocked beyond the promise: at most so many times the control's",
+        ),
+    ] = 1.1
     rollout_reviews_per_day: Annotated[
         float | None, Field(gt=0, description="What the analysts can review; None: no limit")
     ] = None

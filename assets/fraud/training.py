@@ -22,7 +22,8 @@ from switchyard.learning.fitting import Fitted, fit
 from switchyard.learning.gates import forget_gates
 from switchyard.learning.models import GradientBoosting, LogisticRegression, Model
 from switchyard.learning.policy import ResemblancePolicy
-from switchyard.learning.splits import Split, lifecycle_split
+from switchyard.learning.shipment import Shipment, shipment_of
+from switchyard.learning.splits import Split, lifecycle_split, shipping_of
 from switchyard.settings import Settings
 
 GROUP = "training"
@@ -131,6 +132,23 @@ def fit_model(kind: type[Model], settings: Settings) -> Fitted:
 def split_of(data: Dataset, settings: Settings) -> Split:
     """Train, gap, validation and test windows of the home's training set."""
     return lifecycle_split(data.start, data.as_of, settings.label_delay_days, settings.test_days)
+
+
+def shipped(settings: Settings) -> Shipment:
+    """The home's assessed models, fitted again on what has become known since."""
+    data = Dataset.load(settings.training / "training_set.parquet")
+    kinds = (GradientBoosting, LogisticRegression)
+    model, baseline = (Fitted.load(settings.training / kind.name) for kind in kinds)
+    return shipment_of(
+        data.rows(),
+        split_of(data, settings),
+        shipping_of(data.start, data.as_of, settings.promise_days),
+        (model, baseline),
+        columns=names(FEATURES),
+        seed=settings.seed,
+        review_share=settings.review_share,
+        block_precision=settings.block_precision,
+    )
 
 
 def _vectors_meet_expectations(data: Dataset) -> dg.AssetCheckResult:

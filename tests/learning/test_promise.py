@@ -30,6 +30,17 @@ def test_it_tells_the_shares_reviewed_blocked_and_over_each_edge():
     assert promise.block.low < 0.05 < promise.block.high
 
 
+def test_a_customer_counts_as_blocked_once():
+    score = np.concatenate([np.full(60, 0.99), np.full(940, 0.1)])
+    entity = np.concatenate([np.repeat(np.arange(20), 3), np.arange(940)])
+
+    promise = promise_of(score, entity=entity, thresholds=THRESHOLDS)
+
+    assert promise.block.value == pytest.approx(0.06)
+    assert promise.blocked_customers.value == pytest.approx(0.02)
+    assert 0.01 < promise.blocked_customers.low < 0.02 < promise.blocked_customers.high < 0.03
+
+
 def test_fewer_customers_promise_less_exactly():
     score = np.repeat(np.random.default_rng(0).random(500), 20)
     entity = np.repeat(np.arange(500), 20)
@@ -62,5 +73,5 @@ def test_a_release_that_promises_nothing_is_refused_by_name():
 
 
 def test_nothing_is_promised_without_rows():
-    with pytest.raises(TrainingError, match="without test rows"):
+    with pytest.raises(TrainingError, match="without rows"):
         promised(np.zeros(0))
