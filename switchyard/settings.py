@@ -180,6 +180,15 @@ class Settings(BaseSettings):
     keep_bentos_days: Annotated[
         int | None, Field(ge=7, description="Days that a Bento is kept which no plan names")
     ] = 7
+    retrain_rest_days: Annotated[
+        float, Field(ge=0, description="Event time between two trainings, at least")
+    ] = 3.0
+    retrain_least_labels: Annotated[
+        int, Field(ge=1, description="Verdicts since the newest training that start another")
+    ] = 50_000
+    retrain_least_frauds: Annotated[
+        int, Field(ge=0, description="Frauds known of the days since the data moved, at least")
+    ] = 150
     rollout_steps: Annotated[
         tuple[Annotated[float, Field(ge=0, le=0.5)], ...],
         Field(min_length=1, description="Shares of a challenger, rising; 0 is shadow"),

@@ -13,7 +13,7 @@ import dagster as dg
 from assets.fraud import registry
 from assets.fraud.describe import OWNERS, picture
 from assets.fraud.gates import CANDIDATE_GATES, noted
-from assets.fraud.training import split_of
+from assets.fraud.training import TRAINING_SET, split_of
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset
 from switchyard.fraud.features import code_hash
@@ -60,7 +60,7 @@ def assets() -> list[dg.AssetsDefinition]:
     def evaluation(
         mlflow: dg.ResourceParam[Any], settings: dg.ResourceParam[Settings]
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        data = Dataset.load(settings.training / "training_set.parquet")
+        data = Dataset.load(settings.training / TRAINING_SET)
         candidate = Fitted.load(settings.training / GradientBoosting.name)
         baseline = Fitted.load(settings.training / LogisticRegression.name)
         trial = trial_of(
