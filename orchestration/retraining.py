@@ -30,6 +30,7 @@ from switchyard.learning.retraining import (
     Trigger,
     asked_on,
 )
+from switchyard.learning.shipment import known_as_of
 from switchyard.settings import Settings
 
 JOB = "retrain"
@@ -127,8 +128,7 @@ def _trial(settings: Settings) -> Trial | None:
     release = rollout.on_trial(settings)
     if release is None:
         return None
-    learned = read_manifest(settings.releases / release)["training"]
-    return Trial(release, datetime.fromisoformat(learned["shipped"]["promise"]["end"]))
+    return Trial(release, known_as_of(read_manifest(settings.releases / release)))
 
 
 def _known_since(lake: Lake, since: datetime | None, now: datetime) -> int:

@@ -69,6 +69,14 @@ class Settings(BaseSettings):
     terminals: Annotated[int, Field(ge=1, description="Simulated terminals")] = 2_000
     transactions_per_day: Annotated[int, Field(ge=1, description="Simulated, on average")] = 5_100
 
+    simulated_change_day: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="Day of the simulated world (0: its first) from which on frauds differ",
+        ),
+    ] = None
+
     label_delay_days: Annotated[int, Field(ge=0, description="Gap between training and test")] = 7
     test_days: Annotated[
         int, Field(ge=1, description="Length of validation and of test window")

@@ -18,10 +18,10 @@ Trigger = Literal["drift", "performance", "labels", "schedule"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The release on trial, or about to be; it has learned what was known at ``as_of``."""
+    """The release on trial, or about to be; it has learned what was known at ``as_of`` (None: it does not say)."""
 
     release: str
-    as_of: datetime
+    as_of: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,11 @@ class RetrainingPolicy:
         self, trigger: Trigger, seen: Situation, trial: Trial, wanted: Retraining
     ) -> Retraining:
         """While a release is on trial."""
-        old = seen.report is not None and trial.as_of.date() <= asked_on(seen.report)
-        told = f"release {trial.release}, trained as of {trial.as_of:%Y-%m-%d}, is on trial"
+        told = f"release {trial.release} is on trial"
+        old = False
+        if trial.as_of:
+            told = f"release {trial.release}, trained as of {trial.as_of:%Y-%m-%d}, is on trial"
+            old = seen.report is not None and trial.as_of.date() <= asked_on(seen.report)
         if trigger in ("drift", "performance") and old:
             because = f"{wanted.because}; {told} and knows nothing of it"
             return Retraining(True, because, wanted.ask, instead_of=trial.release)

@@ -7,8 +7,9 @@ since, but of the newest days: on these it promises how its scores lie (docs/dec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from switchyard.learning import Floats
@@ -30,6 +31,12 @@ class Shipment:
     def record(self) -> dict[str, Any]:
         """For a release's metrics: where the scores lie, and the promise."""
         return {"scores": score_shares(self.score), "promise": self.promise.record()}
+
+
+def known_as_of(manifest: Mapping[str, Any]) -> datetime | None:
+    """The moment as of which a release has learned what was known; None if it does not say."""
+    shipped = manifest["training"].get("shipped")
+    return datetime.fromisoformat(shipped["promise"]["end"]) if shipped else None
 
 
 def shipment_of(
