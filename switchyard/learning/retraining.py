@@ -57,12 +57,13 @@ class Retraining:
 
 @dataclass(frozen=True, slots=True)
 class RetrainingPolicy:
-    """``rest_days`` at least lie between two trainings. ``least_labels`` new verdicts are a reason of their own. After
+    """``rest_days`` at least lie between two trainings, ``schedule_days`` before one by schedule. ``least_labels`` new verdicts are a reason of their own. After
     drift of the data ``least_frauds`` of the new days must be known before there is anything to learn from them; a report on
     matured performance has labels by its nature. While a release is on trial only these two start another, and only if
     that release was trained before the day they ask about."""
 
     rest_days: float = 3.0
+    schedule_days: float = 7.0
     least_labels: int = 50_000
     least_frauds: int = 150
 
@@ -73,8 +74,11 @@ class RetrainingPolicy:
             return Retraining(False, because)
         if seen.under_way:
             return Retraining(False, f"{because}; but {seen.under_way}", ask)
-        if seen.trained and seen.now - seen.trained < timedelta(days=self.rest_days):
-            told = f"the newest training is as of {seen.trained:%Y-%m-%d}, less than {self.rest_days:g} days ago"
+        rest = self.schedule_days if trigger == "schedule" else self.rest_days
+        if seen.trained and seen.now - seen.trained < timedelta(days=rest):
+            told = (
+                f"the newest training is as of {seen.trained:%Y-%m-%d}, less than {rest:g} days ago"
+            )
             return Retraining(False, f"{because}; but {told}", ask)
         if seen.trial is None:
             return Retraining(True, because, ask)

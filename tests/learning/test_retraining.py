@@ -85,7 +85,14 @@ def test_nobody_starts_one_beside_another_or_soon_after_one(trigger: Trigger):
     assert not busy.start
     assert busy.because.endswith("; but run 7 of 'retrain' has not ended")
     assert not soon.start
-    assert "the newest training is as of 2026-03-17, less than 3 days ago" in soon.because
+    assert "the newest training is as of 2026-03-17, less than" in soon.because
+
+
+def test_the_schedule_waits_for_a_week_where_drift_waits_for_three_days():
+    earlier = situation(trained=NOW - timedelta(days=4))
+
+    assert POLICY.judge("drift", earlier).start
+    assert "less than 7 days ago" in POLICY.judge("schedule", earlier).because
 
 
 @pytest.mark.parametrize("trigger", ["labels", "schedule"])
