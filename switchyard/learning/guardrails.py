@@ -44,7 +44,8 @@ class Guardrail:
     """The challenger's mean may not lie above ``ratio`` times the control's plus ``allowed``; with ``above`` False,
     not below it. A ratio of 0 leaves the control out: ``allowed`` is the limit. It counts only if each of
     ``besides`` is broken as well: a promise only beyond the control's mean, so that what happens to both arms is
-    nobody's fault; a distance from the control only beyond the promise. ``says`` names the limit."""
+    nobody's fault; a distance from the control only beyond the promise. ``excusable``: what labels show to be right
+    breaks nothing. ``says`` names the limit."""
 
     name: str
     mean: Mean
@@ -53,6 +54,7 @@ class Guardrail:
     allowed: float | Floats = 0.0
     above: bool = True
     besides: tuple[Guardrail, ...] = ()
+    excusable: bool = False
 
     def unless_control(self) -> Guardrail:
         """The same, but only beyond the control's mean."""

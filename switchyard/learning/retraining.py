@@ -72,6 +72,8 @@ class RetrainingPolicy:
         ask, because = self._asks(trigger, seen)
         if ask is None:
             return Retraining(False, because)
+        if ask == seen.answered:
+            return Retraining(False, f"{because}; a training was started for it ({ask})", ask)
         if seen.under_way:
             return Retraining(False, f"{because}; but {seen.under_way}", ask)
         rest = self.schedule_days if trigger == "schedule" else self.rest_days
@@ -102,8 +104,6 @@ class RetrainingPolicy:
         if report.verdict.passed:
             return None, told
         ask = asked_on(report).isoformat()
-        if ask == seen.answered:
-            return None, f"{told}; a training was started for what was asked on {ask}"
         if trigger == "drift" and seen.new_frauds < self.least_frauds:
             few = (
                 f"{seen.new_frauds} of {self.least_frauds} frauds are known of the days since {ask}"

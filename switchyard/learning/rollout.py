@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from switchyard.errors import InputError
 from switchyard.learning.canary import TAIL_COLUMNS, CanaryState
-from switchyard.learning.guardrails import Guardrail, Mean, Weighed, weigh_all
+from switchyard.learning.guardrails import Guardrail, Mean, Weighed, weigh, weigh_all
 from switchyard.learning.metrics import Metric
 from switchyard.learning.outcomes import CLOCK, Costs, OutcomeLimits, adjusted, harms, proofs
 from switchyard.learning.promise import TAILS, Promise
-from switchyard.learning.slices import ARMS, CHALLENGER
+from switchyard.learning.slices import ARMS, CHALLENGER, Totals
 
 Action = Literal["promote", "hold", "rollback"]
 PHASES = 2
@@ -56,7 +56,8 @@ class RolloutPolicy:
     ``promise_ratio`` for every promised share, in both directions, ``promise_allowed`` log-odds; an interval of the
     promise that reaches farther holds instead. A challenger may differ from the control as it promises to, since
     after a change of the world a good one does; what is beyond the promise counts only beyond the control, too, and
-    customers blocked beyond ``block_ratio`` times the control's. ``reviews_per_day`` is what the analysts can do if the challenger
+    customers blocked beyond ``block_ratio`` times the control's; and no more once labels show that it blocks as surely
+    fraud as the control. ``reviews_per_day`` is what the analysts can do if the challenger
     had all traffic (None: no limit). To 100 % only with ``min_matured`` labelled decisions in each arm, and each
     outcome shown, with ``alpha_proof``, not to be worse than ``outcome_limits``.
 
@@ -119,7 +120,9 @@ class RolloutPolicy:
             *weigh_all(harms(labelled, self.outcome_limits), labelled, CLOCK, prior),
         ]
         figures = _figures(state, weighed) | {"log_e_needed": -math.log(self.alpha_each())}
-        if fallen := [w for w in weighed if w.falls(self.alpha_each())]:
+        right = self._right(labelled)
+        fallen = [w for w in weighed if w.falls(self.alpha_each())]
+        if fallen := [w for w in fallen if not (right and w.guardrail.excusable)]:
             worst_first = sorted(fallen, key=lambda w: -float(w.log_e))
             return Judgement("rollback", tuple(w.reason() for w in worst_first), figures)
         if lacking := self._lacking(state):
@@ -130,6 +133,11 @@ class RolloutPolicy:
             return Judgement("promote", (told,), figures, following[0])
         shown = weigh_all(proofs(labelled, self.outcome_limits), labelled, CLOCK, prior)
         return self._finally(state, shown, figures)
+
+    def _right(self, labelled: Totals) -> bool:
+        """Whether matured labels show that what the challenger blocks is as surely fraud as what the control blocks."""
+        precision, *_ = proofs(labelled, self.outcome_limits)
+        return weigh(precision, labelled, CLOCK, self.prior_decisions).falls(self.alpha_proof)
 
     def _against_control(self) -> list[Guardrail]:
         return [
@@ -170,7 +178,14 @@ class RolloutPolicy:
         _, high = self._share_limits(promise.blocked_customers)
         promised = Guardrail(name, BLOCKED_CUSTOMERS, PROMISED, allowed=high)
         says = f"{self.block_ratio} times the control's and {PROMISED}"
-        return Guardrail(name, BLOCKED_CUSTOMERS, says, self.block_ratio, besides=(promised,))
+        return Guardrail(
+            name,
+            BLOCKED_CUSTOMERS,
+            says,
+            self.block_ratio,
+            besides=(promised,),
+            excusable=True,
+        )
 
     def _share_limits(self, promised: Metric) -> tuple[float, float]:
         ratio = self.promise_ratio
@@ -210,9 +225,10 @@ class RolloutPolicy:
 
 
 def _both_sides(name: str, mean: Mean, low: float, high: float) -> list[Guardrail]:
-    """A promise is broken beyond either limit, unless the control goes the same way."""
+    """A promise is broken beyond either limit, unless the control goes the same way; above it, unless labels show that to
+    be right: a fraud wave that goes on rising after the training, and that the control does not see."""
     return [
-        Guardrail(name, mean, PROMISED, allowed=high).unless_control(),
+        Guardrail(name, mean, PROMISED, allowed=high, excusable=True).unless_control(),
         Guardrail(name, mean, PROMISED, allowed=low, above=False).unless_control(),
     ]
 

@@ -55,7 +55,7 @@ def test_what_still_stands_is_asked_for_once():
 
     assert (first.start, first.ask) == (True, "2026-03-12")
     assert not again.start
-    assert "a training was started for what was asked on 2026-03-12" in again.because
+    assert again.because.endswith("a training was started for it (2026-03-12)")
 
 
 @pytest.mark.parametrize("trigger", ["drift", "performance"])
@@ -73,6 +73,18 @@ def test_new_labels_start_one_past_their_count():
     assert not few.start
     assert few.because == "999 verdicts became known since the newest training, of 1,000"
     assert POLICY.judge("labels", situation(new_labels=1_000)).start
+
+
+@pytest.mark.parametrize("trigger", ["drift", "performance", "labels", "schedule"])
+def test_no_trigger_is_answered_twice_for_the_same(trigger: Trigger):
+    full = situation(new_labels=5_000)
+    first = POLICY.judge(trigger, full)
+
+    again = POLICY.judge(trigger, replace(full, answered=first.ask))
+
+    assert first.start
+    assert "a training was started for it" in again.because
+    assert not again.start
 
 
 @pytest.mark.parametrize("trigger", ["drift", "performance", "labels", "schedule"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,18 @@ def test_the_same_without_having_promised_it_is_rolled_back():
 
     assert found.action == "rollback"
     assert any(re.match("block rate .* is above what the manifest", said) for said in found.reasons)
+
+
+@pytest.mark.parametrize(("wrongly", "action"), [(0.0, "promote"), (0.4, "rollback")])
+def test_what_labels_show_to_be_right_breaks_no_promise(wrongly: float, action: str):
+    _, experiment = blocking_more()
+    labelled = make_matured()
+    wrong = np.random.default_rng(1).random(90_000) < 0.02 * wrongly
+    blocked = np.where(wrong & (labelled.arm == CHALLENGER), 2, labelled.decision)
+
+    found = POLICY.judge(experiment.matured(replace(labelled, decision=blocked), Costs()), PROMISE)
+
+    assert found.action == action, found.reasons
 
 
 def test_a_step_takes_its_time_and_its_sample():
