@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.fraud.monitoring.data import champion_of
 from assets.fraud.release import candidate_of
 from orchestration import retraining, rollout
 from orchestration.definitions import build_definitions
@@ -21,6 +22,10 @@ from orchestration.demo import Report, Stage, Stages, as_of_config
 from orchestration.rollout_demo import SHADOW_RATE, Traffic
 from orchestration.runs import GateClosedError, fail_orphaned_runs, run_job
 from orchestration.worker import Worker
+from switchyard.fraud.compaction import compact
+from switchyard.fraud.data_drift import baseline_of, rows_of
+from switchyard.fraud.data_drift import judged as data_report
+from switchyard.fraud.performance import measure_model
 from switchyard.fraud.regime import Regime, Spans, regime_of, scores_of
 from switchyard.lake import Lake, days_between, whole_file
 from switchyard.learning.day_reports import DayReports, Level
@@ -32,20 +37,23 @@ from switchyard.settings import Settings
 DAYS = 120
 CHANGE = 75
 """Day of the simulated world from which on the fraudsters' tactics are others."""
-SERVED_FROM = 60
+SERVED_FROM = 63
 """The champion is trained as of this day, and decides from it on."""
 PART_HOURS = 12
 """Event time between two looks at the rollout."""
 POLICY: dict[str, Any] = {
     "simulated_days": DAYS,
+    "customers": 3_800,
+    "terminals": 1_500,
+    "transactions_per_day": 3_800,
     "rollout_steps": (0.0, 0.05, 0.2, 0.5),
     "rollout_min_hours": 20,
     "rollout_min_decisions": 200,
-    "rollout_min_matured": 8_000,
+    "rollout_min_matured": 5_000,
     "rollout_outcome_limit": 0.5,
     "rollout_alpha_proof": 0.2,
 }
-"""Settings of the demonstration that are not the defaults: a simulated day has 5,100 decisions and some 45 frauds, so a trial
+"""Settings of the demonstration that are not the defaults: a simulated day has 3,800 decisions and some 33 frauds, so a trial
 takes larger shares, asks for a smaller sample, and shows less with it."""
 PICTURE = "drift.png"
 FOUND = " found"
@@ -127,7 +135,7 @@ def run_drift(
     with stages.stage("what it came to") as now:
         regime = _regime(settings, lake, story, champion)
         _draw(settings, story, regime)
-        figures = regime.as_dict() | _delays(settings, story)
+        figures = regime.as_dict() | delays_of(settings, story)
         now.figures = {n: figures[n] for n in ("fell_by", "share_of_oracle")}
     return stages.done, story.events, figures
 
@@ -145,6 +153,7 @@ class Loop:
     ) -> None:
         self._settings = settings
         self._worker = worker
+        self._lake = lake
         self._story = story
         self._instance = instance
         self._traffic = Traffic(settings, lake, PART_HOURS)
@@ -174,8 +183,8 @@ class Loop:
 
     def _watch(self, day: date, now: datetime) -> None:
         """What monitoring makes of the day; its reports are what the triggers read."""
+        self._measure(day)
         for level, what in LEVELS:
-            self._measure(level, day)
             report = self._reports.newest(level)
             failed = report is not None and not report.verdict.passed
             if failed and level not in self._failing:
@@ -185,33 +194,16 @@ class Loop:
             elif not failed:
                 self._failing.discard(level)
 
-    def _measure(self, level: Level, day: date) -> None:
-        """INTERIM"""
-        import pyarrow.compute as pc
-
-        from switchyard.fraud.features import vectors_of
-        from switchyard.fraud.labels import labels_as_of
-        from switchyard.learning.day_reports import DayReport
-        from switchyard.learning.metrics import average_precision
-        from switchyard.learning.policy import Verdict
-
-        if level == "data" or (day - self._settings.start_day).days < SERVED_FROM + 14:
-            return
-        lake = Lake(self._settings.lake)
-        first, last = day - timedelta(days=13), day - timedelta(days=7)
-        rows = lake.read("transactions", first, last)
-        labels = labels_as_of(lake, first, last, _midnight(day + timedelta(days=1)))
-        place = pc.index_in(rows["transaction_id"], labels["transaction_id"].combine_chunks())
-        y = labels["is_fraud"].take(place).cast("int64").fill_null(-1).to_numpy()
-        from orchestration.traffic import current_plan
-
-        release = load_release(self._settings.releases / current_plan(self._settings).champion)
-        score = release.score(vectors_of(lake, rows))
-        ap = average_precision(y[y >= 0], score[y >= 0])
-        band = 0.9 * release.manifest["metrics"]["candidate"]["average_precision"]["value"]
-        self._reports.save(
-            DayReport("model", day, Verdict(ap >= band, (f"AP {ap:.3f} of {band:.3f}",), {}))
-        )
+    def _measure(self, day: date) -> None:
+        """The levels 'data' and 'model' of the day, without pages."""
+        settings, lake = self._settings, self._lake
+        baseline = baseline_of(settings, lake, champion_of(settings))
+        if day > baseline.last:
+            before = self._reports.before("data", day)
+            rows = rows_of(lake, day)
+            self._reports.save(data_report(settings, baseline, rows, day, before, None))
+        compact(settings.journal, lake)
+        measure_model(settings, lake, day)
 
     def _ask(self, trigger: Trigger, now: datetime) -> None:
         answered = self._answered.get(trigger)
@@ -237,14 +229,14 @@ def _regime(settings: Settings, lake: Lake, story: Story, champion: str) -> Regi
     spans = Spans(
         served=settings.start_day + timedelta(days=SERVED_FROM),
         change=change,
-        renewed=renewed.when.date() if renewed else None,
+        renewed=_next_midnight(renewed.when).date() if renewed else None,
         last=settings.start_day + timedelta(days=DAYS - 1),
     )
     first = load_release(settings.releases / champion)
     return regime_of(lake, spans, scores_of(settings.journal), first, seed=settings.seed)
 
 
-def _delays(settings: Settings, story: Story) -> dict[str, Any]:
+def delays_of(settings: Settings, story: Story) -> dict[str, Any]:
     """Days from the change until it was found, and until a model that had learned from it decided."""
     if settings.simulated_change_day is None:
         promoted = [e.release for e in story.events if e.what == "promote"]
@@ -266,22 +258,29 @@ def _causes(story: Story) -> str:
 def _draw(settings: Settings, story: Story, regime: Regime) -> None:
     """The whole as one picture in the home."""
     change = settings.start_day + timedelta(days=CHANGE)
-    marks = {e.when: e.what.removesuffix(FOUND) for e in story.events}
-    if settings.simulated_change_day is not None:
-        marks = {_midnight(change): "tactics change"} | marks
+    marks = {_midnight(change): ["tactics change"]} if settings.simulated_change_day else {}
+    for event in story.events:
+        if event.what in ("shadow", "promote", "rollback") or event.what.endswith(FOUND):
+            marks.setdefault(event.when, []).append(event.what)
     levels = {}
     renewed = story.renewed(_midnight(change))
     if renewed and regime.oracle:
         last = settings.start_day + timedelta(days=DAYS - 1)
         levels["trained on the new days with every label"] = (
-            renewed.when.date(),
+            _next_midnight(renewed.when).date(),
             last,
             regime.oracle,
         )
-    png = regime_timeline(regime.as_served, regime.left_alone, levels=levels, changes=marks)
+    named = {when: ", ".join(what) for when, what in sorted(marks.items())}
+    png = regime_timeline(regime.as_served, regime.left_alone, levels=levels, changes=named)
     with whole_file(settings.home / PICTURE) as out:
         out.write(png)
 
 
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
+
+
+def _next_midnight(when: datetime) -> datetime:
+    """It, or the next one."""
+    return when if when == _midnight(when.date()) else _midnight(when.date() + timedelta(days=1))
