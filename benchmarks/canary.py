@@ -137,7 +137,11 @@ def bench_of(scored: Scored, policy: RolloutPolicy, **sizes: int) -> Bench:
     first = scored.event_us < begins
     promised = scored.where(first)
     promise = promise_of(
-        promised.score, entity=promised.customer, thresholds=scored.thresholds, seed=0
+        promised.score,
+        entity=promised.customer,
+        day=promised.event_us // DAY_US,
+        thresholds=scored.thresholds,
+        seed=0,
     )
     rows = np.bincount(scored.customer[first], minlength=scored.customer.max() + 1)
     spent = np.bincount(
@@ -237,7 +241,7 @@ def observed(
         is_fraud=drawn.is_fraud[arms.row],
         before=bench.before[drawn.customer[arms.row]],
     )
-    newly = newly_blocked(decisions, nobody_blocked())
+    newly = newly_blocked(decisions, nobody_blocked(), 0)
     rows = decision_rows(decisions, bench.promise.edges, newly)
     return rows, outcome_rows(matured, Costs())
 

@@ -45,7 +45,9 @@ def make_release(releases: Path, **overrides: Any) -> Release:
 
 def _metrics(thresholds: Thresholds) -> dict[str, Any]:
     score = np.linspace(0, 1, 100)
-    promise = promise_of(score, entity=np.arange(100), thresholds=thresholds)
+    promise = promise_of(
+        score, entity=np.arange(100), day=np.zeros(100, np.int64), thresholds=thresholds
+    )
     return {"scores": score_shares(score), "promise": promise.record()}
 
 

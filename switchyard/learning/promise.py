@@ -36,7 +36,7 @@ def log_odds(score: Floats) -> Floats:
 @dataclass(frozen=True, slots=True)
 class Promise:
     """Mean log-odds of the scores, shares over ``edges`` (one for each of TAILS), shares reviewed and blocked, and
-    customers blocked per decision, each counted once; each with its 95 % interval over customers."""
+    customers blocked per decision, each counted once a day; each with its 95 % interval over customers."""
 
     rows: int
     edges: tuple[float, ...]
@@ -86,11 +86,13 @@ def promise_of(
     score: Floats,
     *,
     entity: Verdicts,
+    day: Ints,
     thresholds: Thresholds,
     count: int = RESAMPLES,
     seed: int = 0,
 ) -> Promise:
-    """What scores float64[n] in [0, 1] promise; ``entity`` are the customers' ids of any kind.
+    """What scores float64[n] in [0, 1] promise; ``entity`` are the customers' ids of any kind, ``day``
+    any integer.
 
     Raises TrainingError without rows.
     """
@@ -104,7 +106,7 @@ def promise_of(
         *(score > edge for edge in edges),
         (score >= thresholds.review) & ~block,
         block,
-        _first_of_each(code, block),
+        _first_of_each(code, day, block),
     ]
     sums = np.stack([np.bincount(code, column) for column in [np.ones(len(score)), *told]])
     drawn = np.array([sums @ taken for taken in resamples(code, count, seed)])
@@ -116,9 +118,10 @@ def promise_of(
     )
 
 
-def _first_of_each(code: Ints, chosen: Bools) -> Bools:
-    """Of the ``chosen`` rows the first of each entity."""
+def _first_of_each(code: Ints, day: Ints, chosen: Bools) -> Bools:
+    """Of the ``chosen`` rows the first of each entity on each day."""
     rows = np.flatnonzero(chosen)
+    place = day[rows] * (int(code.max(initial=0)) + 1) + code[rows]
     first = np.zeros(len(code), np.bool_)
-    first[rows[np.unique(code[rows], return_index=True)[1]]] = True
+    first[rows[np.unique(place, return_index=True)[1]]] = True
     return first

@@ -17,6 +17,7 @@ from switchyard.learning.drift import score_shares
 from switchyard.learning.fitting import Fitted, Rows, fit_again
 from switchyard.learning.promise import Promise, promise_of
 from switchyard.learning.splits import Shipping, Split
+from switchyard.learning.trial import days_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +62,8 @@ def shipment_of(
     )  # fmt: skip
     newest = rows.take(shipping.promise.events(rows.event_us))
     score = model.score(newest.X)
-    promise = promise_of(score, entity=newest.entity, thresholds=model.thresholds, seed=seed)
+    promise = promise_of(
+        score, entity=newest.entity, day=days_of(newest.event_us), thresholds=model.thresholds,
+        seed=seed,
+    )  # fmt: skip
     return Shipment(model, baseline, promise, score)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from switchyard.errors import InputError
-from switchyard.learning.canary import CanaryState
+from switchyard.learning.canary import DAY_US, CanaryState
 from switchyard.learning.outcomes import Costs
 from switchyard.learning.promise import Promise, promise_of
 from switchyard.learning.rollout import PHASES, RolloutPolicy
@@ -73,8 +73,9 @@ def blocking_more() -> tuple[Promise, CanaryState]:
     new = (usual.customer % 7 == 0) & (np.arange(90_000) % 2 == 0)
     seen = np.where(new, 0.5, usual.score)
     promise = promise_of(
-        seen[:40_000], entity=usual.customer[:40_000], thresholds=THRESHOLDS, count=50
-    )
+        seen[:40_000], entity=usual.customer[:40_000], day=usual.event_us[:40_000] // DAY_US,
+        thresholds=THRESHOLDS, count=50,
+    )  # fmt: skip
     score = np.where(usual.arm == CHALLENGER, seen, usual.score)
     decision = (score >= THRESHOLDS.review).astype(np.int64) + (score >= THRESHOLDS.block)
     decisions = make_decisions(90_000, score=score, decision=decision)
