@@ -5,8 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from orchestration import incidents, rollout
-from orchestration import retraining, rollout
+from orchestration import incidents, retraining, rollout
 from orchestration.promotion import out_of_step
 from switchyard.fraud.raw import Source
 from switchyard.lake import Lake, days_between
@@ -86,12 +85,11 @@ def sensors(by_name: dict[str, object], days: dg.PartitionsDefinition) -> list[d
         said = incidents.look(settings, context.instance, rollout.wall_clock())
         return dg.SkipReason("; ".join(said) or "Nobody has to be told of anything.")
 
-    return [on_new_day, on_unfinished_promotion, on_rollout, on_incident]
     retrainers = [
         _on_retraining(name, trigger, by_name["retrain"], says)
         for name, trigger, says in RETRAINERS
     ]
-    return [on_new_day, on_unfinished_promotion, on_rollout, *retrainers]
+    return [on_new_day, on_unfinished_promotion, on_rollout, on_incident, *retrainers]
 
 
 RETRAINERS: tuple[tuple[str, Trigger, str], ...] = (

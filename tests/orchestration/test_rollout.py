@@ -30,9 +30,9 @@ from switchyard.fraud.experiment import Phase
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.replay import ReplayPlan, Sender, Sending
 from switchyard.lake import Lake
-from switchyard.learning.slices import CHALLENGER
 from switchyard.learning.day_reports import DayReport, DayReports
 from switchyard.learning.policy import Verdict
+from switchyard.learning.slices import CHALLENGER
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving.plan import Mode, Plan
 from switchyard.serving.segments import body_of, segments
@@ -355,6 +355,8 @@ def packed_by_other_code(settings: Settings, folder: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[-1]
+
+
 def test_a_release_on_trial_that_knows_nothing_of_a_change_makes_room_for_one_that_does(
     rolled: Rolled,
 ) -> None:
