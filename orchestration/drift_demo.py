@@ -37,7 +37,7 @@ from switchyard.settings import Settings
 DAYS = 120
 CHANGE = 75
 """Day of the simulated world from which on the fraudsters' tactics are others."""
-SERVED_FROM = 67
+SERVED_FROM = 70
 """The champion is trained as of this day, and decides from it on."""
 PART_HOURS = 12
 """Event time between two looks at the rollout."""
