@@ -137,7 +137,11 @@ def bench_of(scored: Scored, policy: RolloutPolicy, **sizes: int) -> Bench:
     first = scored.event_us < begins
     promised = scored.where(first)
     promise = promise_of(
-        promised.score, entity=promised.customer, thresholds=scored.thresholds, seed=0
+        promised.score,
+        entity=promised.customer,
+        day=promised.event_us // DAY_US,
+        thresholds=scored.thresholds,
+        seed=0,
     )
     rows = np.bincount(scored.customer[first], minlength=scored.customer.max() + 1)
     spent = np.bincount(
@@ -237,7 +241,7 @@ def observed(
         is_fraud=drawn.is_fraud[arms.row],
         before=bench.before[drawn.customer[arms.row]],
     )
-    newly = newly_blocked(decisions, nobody_blocked())
+    newly = newly_blocked(decisions, nobody_blocked(), 0)
     rows = decision_rows(decisions, bench.promise.edges, newly)
     return rows, outcome_rows(matured, Costs())
 
@@ -318,7 +322,7 @@ def experiment(bench: Bench, fault: Fault, seed: int) -> Found:
 
 
 STRICT = RolloutPolicy(
-    error_ratio=1.0, time_ratio=1.0, degraded_allowed=0.0, block_ratio=1.0, review_ratio=1.0, score_allowed=0.0,
+    error_ratio=1.0, time_ratio=1.0, degraded_allowed=0.0, block_ratio=1.0,
     promise_ratio=1.0, promise_allowed=0.0, outcome_limits=OutcomeLimits(0.0, 0.0, 0.0),
 )  # fmt: skip
 """Nothing worse than the control is allowed: what the tests themselves are worth, without the policy's margins."""
@@ -350,7 +354,7 @@ def _looking_once(weighed: Weighed) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.nan_to_num(weighed.beyond / np.sqrt(weighed.variance), posinf=0.0, neginf=0.0)
     once: Floats = -log_ndtr(-z)
-    return np.where(weighed.guardrail.unless_control, 0.0, once)
+    return np.where(bool(weighed.guardrail.besides), 0.0, once)
 
 
 # ---------------------------------------------------------------- many of them
@@ -483,7 +487,7 @@ def _until(
             between=between,
         )
 
-    crossed = max(until(part) for part in guardrail.parts())
+    crossed = max(until(part) for part in (guardrail, *guardrail.besides))
     return crossed + _of_delay(bench) if labels else crossed
 
 

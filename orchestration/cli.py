@@ -91,19 +91,27 @@ def _write_json(path: Path | None, figures: Any) -> None:
 @main.command()
 @_source_options
 @click.option("--days", type=click.IntRange(min=1), help="Days to go through.")
-@click.option("--scenario", type=click.Choice(["lifecycle", "rollout"]), default="lifecycle")
+@click.option(
+    "--scenario", type=click.Choice(["lifecycle", "rollout", "drift"]), default="lifecycle"
+)
 @click.option("--bad", is_flag=True, help="rollout: the challenger's scores are too high.")
+@click.option("--no-change", is_flag=True, help="drift: the fraudsters go on as before.")
 @json_option
-def demo(json_file: Path | None, scenario: str, bad: bool, **options: Any) -> None:
+def demo(json_file: Path | None, scenario: str, bad: bool, no_change: bool, **options: Any) -> None:
     """The whole lifecycle once, ending with a served decision, a parity replay and batch scores.
 
     The scenario 'rollout' trains a second model and lets it take the champion's place by itself, or, with
-    --bad, be withdrawn.
+    --bad, be withdrawn. The scenario 'drift' goes through 120 days in which tactics change on day 75: found, retrained,
+    promoted by itself.
     """
+    if no_change and scenario != "drift":
+        raise click.UsageError("--no-change is of the scenario 'drift'")
     if bad and scenario != "rollout":
         raise click.UsageError("--bad is of the scenario 'rollout'")
     if scenario == "rollout":
         _demo_rollout(json_file, bad, options)
+    elif scenario == "drift":
+        _demo_drift(json_file, not no_change, options)
     else:
         _demo_lifecycle(json_file, options)
 
@@ -139,6 +147,27 @@ def _demo_rollout(json_file: Path | None, bad: bool, options: dict[str, Any]) ->
     console.print(f"drawn in {settings.home / PICTURE}")
     told = [moment.as_dict() for moment in moments]
     _write_json(json_file, screen.figures(stages) | {"timeline": told})
+
+
+def _demo_drift(json_file: Path | None, change: bool, options: dict[str, Any]) -> None:
+    from orchestration.drift_demo import settings_of
+
+    with screen.progress(console, screen.DRIFT_STAGES) as (begun, done):
+        settings = _open(
+            **settings_of(change) | {k: v for k, v in options.items() if v is not None}
+        )
+        from orchestration.worker import Worker
+
+        with Worker(settings) as worker:
+            from orchestration.drift_demo import PICTURE, run_drift
+
+            stages, events, figures = run_drift(settings, worker, begun, done)
+    console.print(screen.table(stages))
+    console.print(screen.events(events))
+    console.print(screen.key_values(figures))
+    console.print(f"drawn in {settings.home / PICTURE}")
+    told = [event.as_dict() for event in events]
+    _write_json(json_file, screen.figures(stages) | {"events": told, "regime": figures})
 
 
 @main.command()

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from assets.fraud import registry
 from orchestration import deployment, promotion
+from orchestration.retraining_claim import last_claim
 from orchestration.traffic import change_traffic, current_plan, history_of
 from switchyard.errors import PlanError, ReleaseError
 from switchyard.fraud.experiment import LOCK, Experiment, Experiments, Phase, last_matured
@@ -70,7 +71,6 @@ def policy_of(settings: Settings) -> RolloutPolicy:
         min_matured=settings.rollout_min_matured,
         alpha_proof=settings.rollout_alpha_proof,
         block_ratio=settings.rollout_block_ratio,
-        score_allowed=settings.rollout_score_allowed,
         reviews_per_day=settings.rollout_reviews_per_day,
         outcome_limits=OutcomeLimits(limit, limit, limit),
     )
@@ -109,11 +109,41 @@ def _look(settings: Settings, now: datetime, told: promotion.Step) -> Look:
     plan = current_plan(settings)
     if plan is None or plan.challenger is None:
         return _candidate(settings, plan)
+    if (newer := _replacement(settings, plan)) is not None:
+        told = f"release {newer} has learned what release {plan.challenger} could not, and takes its place on trial"
+        return _on(plan, "rollback", (told,))
     if plan.mode == "shadow" and settings.rollout_steps[0] > 0:
         reasons = (f"release {plan.challenger} was put in shadow, which the steps leave out",)
         return _on(plan, "canary", reasons, settings.rollout_steps[0])
     known = _known(settings, plan, now, told)
     return _judged(settings, plan, known)
+
+
+def on_trial(settings: Settings) -> str | None:
+    """The release on trial, or the new one that is about to be."""
+    plan = current_plan(settings)
+    if plan is not None and plan.challenger is not None:
+        return plan.challenger
+    return _awaiting(settings, plan) if plan is not None else None
+
+
+def _awaiting(settings: Settings, plan: Plan) -> str | None:
+    """The release with the alias 'challenger', if it was never on trial."""
+    release = registry.release_of(settings.mlflow_tracking_uri, "challenger")
+    if release is None or release == plan.champion or _tried(settings, release):
+        return None
+    return release
+
+
+def _tried(settings: Settings, release: str) -> bool:
+    return any(release in (old.challenger, old.champion) for old in history_of(settings))
+
+
+def _replacement(settings: Settings, plan: Plan) -> str | None:
+    """A new release whose training was asked for to replace the one on trial."""
+    claim = last_claim(settings)
+    wanted = claim is not None and claim.instead_of == plan.challenger
+    return _awaiting(settings, plan) if wanted else None
 
 
 def _candidate(settings: Settings, plan: Plan | None) -> Look:
@@ -125,7 +155,7 @@ def _candidate(settings: Settings, plan: Plan | None) -> Look:
         return Look("promote", ("it is the first release of this home",), release)
     if release == plan.champion:
         return Look("nothing", (f"release {release} decides already",), release)
-    if any(release in (old.challenger, old.champion) for old in history_of(settings)):
+    if _tried(settings, release):
         told = f"release {release} has been on trial; only a person puts it there again"
         return Look("nothing", (told,), release)
     if not _computed(settings, release):

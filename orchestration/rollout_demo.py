@@ -172,7 +172,8 @@ def run_rollout(
 class Traffic:
     """The customers: each day of the lake is sent to whatever answers at the gateway."""
 
-    def __init__(self, settings: Settings, lake: Lake) -> None:
+    def __init__(self, settings: Settings, lake: Lake, part_hours: int = LOOK_HOURS) -> None:
+        self._part_hours = part_hours
         self._settings = settings
         self._lake = lake
         self._store = store_of(settings)
@@ -180,13 +181,13 @@ class Traffic:
         self.rate: float | None = None
 
     def of_day(self, day: date) -> Iterator[tuple[datetime, list[Sending]]]:
-        """Send a day in parts of LOOK_HOURS; the end of each and what was sent."""
+        """Send a day in parts of ``part_hours``; the end of each and what was sent."""
         plan = ReplayPlan(start=day, end=day)
         stream, _ = stream_of(self._lake, self._settings, plan)
         syncs = sync_times(self._lake, plan)
-        for hour in range(0, 24, LOOK_HOURS):
+        for hour in range(0, 24, self._part_hours):
             start = datetime.combine(day, time(hour), UTC)
-            end = start + timedelta(hours=LOOK_HOURS)
+            end = start + timedelta(hours=self._part_hours)
             first_us, past_us = (int(moment.timestamp() * 1e6) for moment in (start, end))
             part = [each for each in stream if first_us <= each.leaves_us < past_us]
             self._send(plan, part, [sync for sync in syncs if first_us <= sync[0] < past_us])

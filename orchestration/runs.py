@@ -49,18 +49,19 @@ def run_job(
     *,
     days: tuple[date, date] | None = None,
     config: dict[str, Any] | None = None,
+    tags: dict[str, str] | None = None,
 ) -> list[Finding]:
     """Run job ``name`` in this process over ``days`` (both included); returns failed, unblocking checks.
 
     Raises GateClosedError when a blocking check failed, RunFailedError when a step raised.
     """
-    tags = dict(process_tag())
+    told = process_tag() | (tags or {})
     if days:
-        tags["dagster/asset_partition_range_start"] = days[0].isoformat()
-        tags["dagster/asset_partition_range_end"] = days[1].isoformat()
+        told["dagster/asset_partition_range_start"] = days[0].isoformat()
+        told["dagster/asset_partition_range_end"] = days[1].isoformat()
     result = defs.resolve_job_def(name).execute_in_process(
         instance=instance,
-        tags=tags,
+        tags=told,
         run_config={**(config or {}), **_QUIET},
         raise_on_error=False,
     )

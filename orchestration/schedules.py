@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
+from orchestration import retraining
 from switchyard.fraud.columns import PROFILE_AVAILABLE_HOUR
+from switchyard.settings import Settings
 
 
 def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
@@ -23,12 +25,22 @@ def schedules(by_name: dict[str, object]) -> list[dg.ScheduleDefinition]:
         minute_of_hour=0,
         description="At 03:00: score yesterday's transactions into the lake.",
     )
-    retrain = dg.ScheduleDefinition(
+
+    @dg.schedule(
         name="weekly_retrain",
         job=by_name["retrain"],
         cron_schedule="0 4 * * 1",
-        description="Mondays at 04:00, with the labels the investigators added.",
+        description="Mondays at 04:00, with the labels the investigators added, unless a release is on trial.",
     )
+    def retrain(
+        context: dg.ScheduleEvaluationContext, settings: dg.ResourceParam[Settings]
+    ) -> dg.RunRequest | dg.SkipReason:
+        now = context.scheduled_execution_time
+        judged, claim = retraining.ask(settings, "schedule", now, context.instance)
+        if claim is None:
+            return dg.SkipReason(judged.because)
+        return dg.RunRequest(run_key=claim.name, tags=claim.tags)
+
     compaction = dg.ScheduleDefinition(
         name="daily_compaction",
         job=by_name["compact_journal"],

@@ -21,11 +21,13 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from orchestration.demo import Stage
+    from orchestration.drift_demo import Event
     from orchestration.rollout_demo import Moment
     from switchyard.learning.day_reports import DayReport
 
 STAGES = 8
 ROLLOUT_STAGES = 7
+DRIFT_STAGES = 5
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how much of it, of how much."""
 
@@ -112,6 +114,16 @@ def timeline(moments: Sequence[Moment]) -> Table:
             shown.add_row(f"{moment.when:%m-%d %H:%M}", moment.look.action, share,
                           _plain(moment.decisions), _plain(moment.matured),
                           "\n".join(moment.look.reasons))  # fmt: skip
+    return shown
+
+
+def events(told: Sequence[Event]) -> Table:
+    """What happened by itself, in event time, and why."""
+    shown = Table(title="What happened, event time", title_justify="left")
+    for column in ("when (UTC)", "what", "why"):
+        shown.add_column(column, overflow="fold")
+    for event in told:
+        shown.add_row(f"{event.when:%m-%d %H:%M}", event.what, event.why)
     return shown
 
 

@@ -5,10 +5,11 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from orchestration import incidents, rollout
+from orchestration import incidents, retraining, rollout
 from orchestration.promotion import out_of_step
 from switchyard.fraud.raw import Source
 from switchyard.lake import Lake, days_between
+from switchyard.learning.retraining import Trigger
 from switchyard.settings import Settings
 
 MOST_PER_TICK = 10
@@ -84,7 +85,43 @@ def sensors(by_name: dict[str, object], days: dg.PartitionsDefinition) -> list[d
         said = incidents.look(settings, context.instance, rollout.wall_clock())
         return dg.SkipReason("; ".join(said) or "Nobody has to be told of anything.")
 
-    return [on_new_day, on_unfinished_promotion, on_rollout, on_incident]
+    retrainers = [
+        _on_retraining(name, trigger, by_name["retrain"], says)
+        for name, trigger, says in RETRAINERS
+    ]
+    return [on_new_day, on_unfinished_promotion, on_rollout, on_incident, *retrainers]
+
+
+RETRAINERS: tuple[tuple[str, Trigger, str], ...] = (
+    (
+        "on_feature_drift",
+        "drift",
+        "Watches the data level's reports: trains anew when they ask for it.",
+    ),
+    ("on_performance", "performance", "Watches the model level's reports of matured performance."),
+    (
+        "on_new_labels",
+        "labels",
+        "Watches how many verdicts became known since the newest training.",
+    ),
+)
+
+
+def _on_retraining(name: str, trigger: Trigger, job: object, says: str) -> dg.SensorDefinition:
+    """A sensor that starts ``retrain`` for one trigger. Its cursor is the ask that it has started one for."""
+
+    @dg.sensor(name=name, job=job, minimum_interval_seconds=60, description=says)
+    def on_retraining(
+        context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
+    ) -> dg.RunRequest | dg.SkipReason:
+        now = rollout.wall_clock()
+        judged, claim = retraining.ask(settings, trigger, now, context.instance, context.cursor)
+        if claim is None:
+            return dg.SkipReason(judged.because)
+        context.update_cursor(claim.ask)
+        return dg.RunRequest(run_key=claim.name, tags=claim.tags)
+
+    return on_retraining
 
 
 def _why_nothing(landed: list[date], after: date | None, last: date) -> str:

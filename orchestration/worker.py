@@ -63,11 +63,12 @@ class Worker:
         *,
         days: tuple[date, date] | None = None,
         config: dict[str, Any] | None = None,
+        tags: dict[str, str] | None = None,
     ) -> list[Finding]:
         """``runs.run_job`` over there; raises what it raises, and ServiceError if the process is gone."""
         try:
             self.loaded.result()
-            return self._pool.submit(_run_job, self._settings, name, days, config).result()
+            return self._pool.submit(_run_job, self._settings, name, days, config, tags).result()
         except BrokenProcessPool:
             raise ServiceError(
                 f"the process that ran the job '{name}' was killed, or ran out of memory; run it again"
@@ -108,14 +109,18 @@ def _load(settings: Settings) -> None:
 
 
 def _run_job(
-    settings: Settings, name: str, days: tuple[date, date] | None, config: dict[str, Any] | None
+    settings: Settings,
+    name: str,
+    days: tuple[date, date] | None,
+    config: dict[str, Any] | None,
+    tags: dict[str, str] | None,
 ) -> list[Finding]:
     import dagster as dg
 
     from orchestration.runs import run_job
 
     with dg.DagsterInstance.get() as instance:
-        return run_job(_definitions(settings), name, instance, days=days, config=config)
+        return run_job(_definitions(settings), name, instance, days=days, config=config, tags=tags)
 
 
 @cache

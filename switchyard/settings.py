@@ -69,10 +69,21 @@ class Settings(BaseSettings):
     terminals: Annotated[int, Field(ge=1, description="Simulated terminals")] = 2_000
     transactions_per_day: Annotated[int, Field(ge=1, description="Simulated, on average")] = 5_100
 
+    simulated_change_day: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="Day of the simulated world (0: its first) from which on frauds differ",
+        ),
+    ] = None
+
     label_delay_days: Annotated[int, Field(ge=0, description="Gap between training and test")] = 7
     test_days: Annotated[
         int, Field(ge=1, description="Length of validation and of test window")
     ] = 7
+    promise_days: Annotated[
+        int, Field(ge=1, description="Newest days, on which a release promises how its scores lie")
+    ] = 2
     review_share: Annotated[float, Field(gt=0, lt=1, description="Share analysts can review")] = (
         0.005
     )
@@ -177,6 +188,15 @@ class Settings(BaseSettings):
     keep_bentos_days: Annotated[
         int | None, Field(ge=7, description="Days that a Bento is kept which no plan names")
     ] = 7
+    retrain_rest_days: Annotated[
+        float, Field(ge=0, description="Event time between two trainings, at least")
+    ] = 3.0
+    retrain_least_labels: Annotated[
+        int, Field(ge=1, description="Verdicts since the newest training that start another")
+    ] = 50_000
+    retrain_least_frauds: Annotated[
+        int, Field(ge=0, description="Frauds known of the days since the data moved, at least")
+    ] = 150
     rollout_steps: Annotated[
         tuple[Annotated[float, Field(ge=0, le=0.5)], ...],
         Field(min_length=1, description="Shares of a challenger, rising; 0 is shadow"),
@@ -200,12 +220,12 @@ class Settings(BaseSettings):
         float, Field(gt=0, lt=1, description="Level at which that is shown before 100 %")
     ] = 0.05
     rollout_block_ratio: Annotated[
-        float, Field(ge=1, description="Customers blocked, as a multiple of the control's, at most")
-    ] = 1.1
-    rollout_score_allowed: Annotated[
         float,
-        Field(ge=0, description="Distance of the mean log-odds from the control's, at most"),
-    ] = 2.0
+        Field(
+            ge=1,
+            description="Customers blocked beyond the promise: at most so many times the control's",
+        ),
+    ] = 1.1
     rollout_reviews_per_day: Annotated[
         float | None, Field(gt=0, description="What the analysts can review; None: no limit")
     ] = None

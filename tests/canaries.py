@@ -25,7 +25,10 @@ def make_scores(rng: np.random.Generator, n: int) -> Floats:
 def make_promise(n: int = 40_000) -> Promise:
     rng = np.random.default_rng(99)
     customer = rng.integers(0, CUSTOMERS, n)
-    return promise_of(make_scores(rng, n), entity=customer, thresholds=THRESHOLDS, count=50)
+    day = np.arange(n) * 5 // (4 * n)
+    return promise_of(
+        make_scores(rng, n), entity=customer, day=day, thresholds=THRESHOLDS, count=50
+    )
 
 
 def make_decisions(

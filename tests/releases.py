@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from switchyard.learning.release import Release, write_release
 from switchyard.learning.thresholds import Thresholds
 
 COLUMNS = names(FEATURES)
+AS_OF = datetime(2026, 2, 27, tzinfo=UTC)
+"""It has learned what was known then."""
 SUSPICIOUS_AMOUNT = 900
 """The model has learned that larger amounts, and only these, are frauds."""
 
@@ -34,7 +37,7 @@ def make_release(releases: Path, **overrides: Any) -> Release:
         "feature_service": FEATURE_SERVICE,
         "columns": COLUMNS,
         "code_hash": code_hash(),
-        "training": {"seed": 7},
+        "training": {"seed": 7, "shipped": {"promise": {"end": AS_OF.isoformat()}}},
         "metrics": _metrics(Thresholds(0.3, 0.6)),
     }
     return write_release(releases, **(content | overrides))
@@ -42,7 +45,9 @@ def make_release(releases: Path, **overrides: Any) -> Release:
 
 def _metrics(thresholds: Thresholds) -> dict[str, Any]:
     score = np.linspace(0, 1, 100)
-    promise = promise_of(score, entity=np.arange(100), thresholds=thresholds)
+    promise = promise_of(
+        score, entity=np.arange(100), day=np.zeros(100, np.int64), thresholds=thresholds
+    )
     return {"scores": score_shares(score), "promise": promise.record()}
 
 

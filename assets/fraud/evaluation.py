@@ -13,7 +13,7 @@ import dagster as dg
 from assets.fraud import registry
 from assets.fraud.describe import OWNERS, picture
 from assets.fraud.gates import CANDIDATE_GATES, noted
-from assets.fraud.training import split_of
+from assets.fraud.training import TRAINING_SET, split_of
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset
 from switchyard.fraud.features import code_hash
@@ -28,6 +28,8 @@ from switchyard.learning.policy import (
     Verdict,
 )
 from switchyard.learning.release import load_release
+from switchyard.learning.shipment import known_as_of
+from switchyard.learning.splits import microseconds
 from switchyard.learning.trial import Trial, trial_of
 from switchyard.settings import Settings
 
@@ -60,7 +62,7 @@ def assets() -> list[dg.AssetsDefinition]:
     def evaluation(
         mlflow: dg.ResourceParam[Any], settings: dg.ResourceParam[Settings]
     ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        data = Dataset.load(settings.training / "training_set.parquet")
+        data = Dataset.load(settings.training / TRAINING_SET)
         candidate = Fitted.load(settings.training / GradientBoosting.name)
         baseline = Fitted.load(settings.training / LogisticRegression.name)
         trial = trial_of(
@@ -98,13 +100,17 @@ def _verdicts(trial: Trial, candidate: Fitted, settings: Settings) -> dict[str, 
 def _champion_scores(trial: Trial, settings: Settings) -> Any:
     """What the champion's release scores on the test rows.
 
-    None where there is no champion, or where its columns are not those this code computes: the vectors of
-    the test rows would mean something else to it.
+    None where there is no champion; where it was trained since the test window began, so that it has learned from it (then
+    its trial is the comparison); or where its columns are not those this code computes: the vectors of the test rows would
+    mean something else to it.
     """
     champion = registry.release_of(settings.mlflow_tracking_uri, "champion")
     if champion is None:
         return None
     release = load_release(settings.releases / champion)
+    known = known_as_of(release.manifest)
+    if known is not None and (trial.test.event_us < microseconds(known)).any():
+        return None
     return release.score(trial.test.X) if release.manifest["code_hash"] == code_hash() else None
 
 

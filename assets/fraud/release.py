@@ -13,11 +13,11 @@ from assets.fraud import registry
 from assets.fraud.describe import OWNERS
 from assets.fraud.evaluation import EVALUATION
 from assets.fraud.gates import ALL_GATES, gates_of
+from assets.fraud.training import shipped
 from assets.ports import Serving
 from switchyard.fraud.columns import FEATURE_SERVICE, FEATURES, names
 from switchyard.fraud.features import code_hash
 from switchyard.lake import write_text
-from switchyard.learning.fitting import Fitted
 from switchyard.learning.gates import refuse_unless_passed
 from switchyard.learning.models import GradientBoosting, LogisticRegression
 from switchyard.learning.release import write_release
@@ -34,27 +34,27 @@ def assets() -> list[dg.AssetsDefinition]:
     @dg.asset(
         group_name=GROUP,
         deps=["evaluation", LogisticRegression.name, GradientBoosting.name, "training_set"],
-        description="The release: model, fallback, thresholds, calibration and training record as files, "
-        "named by the hash of their content and of the code that computes their columns.",
+        description="The release: model and fallback, fitted again on every label known, thresholds, calibration, "
+        "promise and training record as files, named by the hash of their content and of the code that computes their columns.",
         owners=OWNERS,
         kinds={"xgboost", "json"},
     )
     def release(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
         refuse_unless_passed(gates_of(settings), ALL_GATES)
-        candidate = Fitted.load(settings.training / GradientBoosting.name)
-        baseline = Fitted.load(settings.training / LogisticRegression.name)
+        ready = shipped(settings)
+        assessed = json.loads((settings.training / EVALUATION).read_text())
         made = write_release(
             settings.releases,
-            model=candidate.model,
-            calibration=candidate.calibration,
-            baseline=baseline.model,
-            baseline_calibration=baseline.calibration,
-            thresholds=candidate.thresholds,
+            model=ready.model.model,
+            calibration=ready.model.calibration,
+            baseline=ready.baseline.model,
+            baseline_calibration=ready.baseline.calibration,
+            thresholds=ready.model.thresholds,
             feature_service=FEATURE_SERVICE,
             columns=names(FEATURES),
             code_hash=code_hash(),
-            training=candidate.record,
-            metrics=json.loads((settings.training / EVALUATION).read_text()),
+            training=ready.model.record,
+            metrics=assessed | ready.record(),
         )
         write_text(json.dumps({"release": made.id}) + "\n", settings.training / CANDIDATE)
         return dg.MaterializeResult(

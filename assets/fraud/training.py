@@ -22,10 +22,13 @@ from switchyard.learning.fitting import Fitted, fit
 from switchyard.learning.gates import forget_gates
 from switchyard.learning.models import GradientBoosting, LogisticRegression, Model
 from switchyard.learning.policy import ResemblancePolicy
-from switchyard.learning.splits import Split, lifecycle_split
+from switchyard.learning.shipment import Shipment, shipment_of
+from switchyard.learning.splits import Split, lifecycle_split, shipping_of
 from switchyard.settings import Settings
 
 GROUP = "training"
+TRAINING_SET = "training_set.parquet"
+"""File of the home's training folder."""
 EXPECTED_ROWS = 20_000
 """Vectors that the expectations look at, evenly spaced: the transactions they are made from have all been
 validated, so this guards the formulas, not single rows."""
@@ -66,7 +69,7 @@ def assets() -> list[dg.AssetsDefinition]:
         X = vectors_of(lake, rows, profile_matrices(feature_store.historical(rows)))
         data = dataset_of(rows, lake.read("labels", first, last), X, as_of)
         forget_gates(gates_of(settings), ALL_GATES)
-        data.save(settings.training / "training_set.parquet")
+        data.save(settings.training / TRAINING_SET)
         yield dg.MaterializeResult(
             asset_key="training_set",
             metadata={
@@ -116,7 +119,7 @@ def assets() -> list[dg.AssetsDefinition]:
 
 def fit_model(kind: type[Model], settings: Settings) -> Fitted:
     """Fit ``kind`` on the home's training set, split in time."""
-    data = Dataset.load(settings.training / "training_set.parquet")
+    data = Dataset.load(settings.training / TRAINING_SET)
     return fit(
         kind,
         data.rows(),
@@ -128,9 +131,32 @@ def fit_model(kind: type[Model], settings: Settings) -> Fitted:
     )
 
 
+def trained_as_of(settings: Settings) -> datetime | None:
+    """As of when the home's training set is; None if there is none."""
+    path = settings.training / TRAINING_SET
+    return Dataset.moment_of(path) if path.exists() else None
+
+
 def split_of(data: Dataset, settings: Settings) -> Split:
     """Train, gap, validation and test windows of the home's training set."""
     return lifecycle_split(data.start, data.as_of, settings.label_delay_days, settings.test_days)
+
+
+def shipped(settings: Settings) -> Shipment:
+    """The home's assessed models, fitted again on what has become known since."""
+    data = Dataset.load(settings.training / TRAINING_SET)
+    kinds = (GradientBoosting, LogisticRegression)
+    model, baseline = (Fitted.load(settings.training / kind.name) for kind in kinds)
+    return shipment_of(
+        data.rows(),
+        split_of(data, settings),
+        shipping_of(data.start, data.as_of, settings.promise_days),
+        (model, baseline),
+        columns=names(FEATURES),
+        seed=settings.seed,
+        review_share=settings.review_share,
+        block_precision=settings.block_precision,
+    )
 
 
 def _vectors_meet_expectations(data: Dataset) -> dg.AssetCheckResult:

@@ -33,7 +33,7 @@ from switchyard.settings import Settings
 
 Advance = Callable[[str, int, int], None]
 CONTENTS = ("source", "data", "column_map", "first_day", "currency", "label_delay_days", "seed", "customers",
-            "terminals", "transactions_per_day", "simulated_days")  # fmt: skip
+            "terminals", "transactions_per_day", "simulated_days", "simulated_change_day")  # fmt: skip
 """Settings that decide what the landed days hold."""
 _LOADED_AT = datetime(2000, 1, 1, tzinfo=UTC)
 

@@ -122,6 +122,11 @@ class Dataset:
     def save(self, path: Path) -> None:
         write_parquet(self.table(), path)
 
+    @staticmethod
+    def moment_of(path: Path) -> datetime:
+        """``as_of`` of what ``save`` wrote, without reading its rows."""
+        return _moment_of(pq.read_schema(path))
+
     @classmethod
     def load(cls, path: Path) -> Dataset:
         """Read what ``save`` wrote. Raises LakeError if it is not there."""
@@ -136,7 +141,7 @@ class Dataset:
             label_us=_us(table["label_available_at"]),
             is_fraud=pc.fill_null(known, UNKNOWN).to_numpy().astype(np.int8),
             X=np.column_stack([table[name].to_numpy() for name in names(FEATURES)]),
-            as_of=datetime.fromisoformat(json.loads(table.schema.metadata[b"as_of"])),
+            as_of=_moment_of(table.schema),
         )
 
 
@@ -160,6 +165,10 @@ def dataset_of(
         X=X,
         as_of=as_of,
     )
+
+
+def _moment_of(schema: pa.Schema) -> datetime:
+    return datetime.fromisoformat(json.loads(schema.metadata[b"as_of"]))
 
 
 def _us(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -35,6 +35,12 @@ LABEL_DELAY_MEDIAN_DAYS = 5.0
 LABEL_DELAY_SPREAD = 0.75
 LABEL_DELAY_LONGEST_DAYS = 30.0
 NEVER_LABELLED_SHARE = 0.02
+NEW_TACTICS = Tactics(
+    compromised_terminal=0.3, stolen_card=0.3, account_takeover=4.0, card_testing=2.0,
+    large_amount=0.3, excess=0.3,
+)  # fmt: skip
+"""What a change of the fraudsters' minds comes to: fewer skimmed terminals and stolen cards, many more takeovers and
+tested cards, and amounts that exceed the card's own by far less."""
 
 _EPOCH = date(1970, 1, 1).toordinal()
 

@@ -20,7 +20,7 @@ from switchyard.fraud.column_map import load_column_map
 from switchyard.fraud.files import FileSource
 from switchyard.fraud.moments import parse_moments
 from switchyard.fraud.raw import KEYS, RAW, RawDay, Source, label_table, raw_table
-from switchyard.fraud.simulate import Simulator, SimulatorConfig
+from switchyard.fraud.simulate import NEW_TACTICS, Shift, Simulator, SimulatorConfig
 from switchyard.fraud.tombstones import Tombstones, WithoutTheForgotten
 from switchyard.settings import Settings
 
@@ -179,7 +179,15 @@ def _config_of(settings: Settings) -> SimulatorConfig:
         terminals=settings.terminals,
         transactions_per_day=settings.transactions_per_day,
         currency=settings.currency,
+        shifts=_shifts_of(settings),
     )
+
+
+def _shifts_of(settings: Settings) -> tuple[Shift, ...]:
+    if settings.simulated_change_day is None:
+        return ()
+    day = settings.start_day + timedelta(days=settings.simulated_change_day)
+    return (Shift(day, tactics=NEW_TACTICS),)
 
 
 def _check_handbook(file: str, schema: pa.Schema) -> None:

@@ -33,9 +33,10 @@ COLUMNS = (
     *TAIL_COLUMNS,
 )
 BLOCKED_BITS = 16
-"""An arm remembers the customers it has blocked as one bit each of 2 ** BLOCKED_BITS; some thousands of them fit
-with few collisions, and a collision is as likely in either arm."""
+"""An arm remembers the customers it has blocked on the newest day as one bit each of 2 ** BLOCKED_BITS; some thousands of
+them fit with few collisions, and a collision is as likely in either arm."""
 _HOUR_US = 3_600_000_000
+DAY_US = 24 * _HOUR_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class CanaryState:
     """All that is remembered of an experiment; ``edges`` are the challenger's promised ones, ``seen`` counts the
-    decisions of all traffic, ``blocked`` bool [2, 2 ** BLOCKED_BITS] marks whom each arm has blocked."""
+    decisions of all traffic, ``blocked`` bool [2, 2 ** BLOCKED_BITS] marks whom each arm has blocked on ``blocked_day`` (since
+    1970)."""
 
     experiment: str
     edges: tuple[float, ...]
@@ -79,6 +81,7 @@ class CanaryState:
     decisions: Slices
     outcomes: Slices
     blocked: Bools
+    blocked_day: int = 0
     seen: int = 0
     first_us: int | None = None
     last_us: int | None = None
@@ -101,12 +104,14 @@ class CanaryState:
             return self
         first, last = int(batch.event_us.min()), int(batch.event_us.max())
         begun = first if self.step.since_us is None else self.step.since_us
-        newly = newly_blocked(batch, self.blocked)
+        newly = newly_blocked(batch, self.blocked, self.blocked_day)
         rows = decision_rows(batch, self.edges, newly)
+        blocked, blocked_day = _with_blocked(batch, newly, self.blocked, self.blocked_day)
         return replace(
             self,
             decisions=self.decisions.plus(batch.arm, batch.customer, rows),
-            blocked=_with_blocked(batch, newly, self.blocked),
+            blocked=blocked,
+            blocked_day=blocked_day,
             seen=self.seen + self._traffic(batch),
             step=replace(self.step, since_us=begun),
             first_us=first if self.first_us is None else min(first, self.first_us),
@@ -150,7 +155,8 @@ class CanaryState:
     def to_json(self) -> str:
         """About 150 kB, whatever the experiment's size."""
         parts = {
-            n: getattr(self, n) for n in ("experiment", "edges", "seen", "first_us", "last_us")
+            n: getattr(self, n)
+            for n in ("experiment", "edges", "seen", "first_us", "last_us", "blocked_day")
         }
         return json.dumps(
             parts
@@ -173,6 +179,7 @@ class CanaryState:
             decisions=Slices.of_record(told["decisions"], COLUMNS),
             outcomes=Slices.of_record(told["outcomes"], OUTCOMES),
             blocked=_unpacked(told["blocked"]),
+            blocked_day=told["blocked_day"],
             seen=told["seen"],
             first_us=told["first_us"],
             last_us=told["last_us"],
@@ -183,24 +190,38 @@ def nobody_blocked() -> Bools:
     return np.zeros((len(ARMS), 2**BLOCKED_BITS), dtype=np.bool_)
 
 
-def newly_blocked(batch: Decisions, blocked: Bools) -> Bools:
-    """Which decisions are the first that block their customer in this arm, bool [n]; ``blocked`` are those before.
+def newly_blocked(batch: Decisions, blocked: Bools, blocked_day: int) -> Bools:
+    """Which decisions are the first of their day that block their customer in this arm, bool [n]; ``blocked`` are those
+    of ``blocked_day`` before.
 
-    Card testing blocks one card fifty times in an hour; counted by customer, a change of the rate is seen in a
-    tenth of the decisions.
+    Card testing blocks one card fifty times in an hour; counted by customer and day, a change of the rate is seen in a
+    tenth of the decisions, and a promise of some days has the same unit as an experiment of weeks.
     """
     blocks = np.flatnonzero((batch.decision == BLOCK) & (batch.arm != NEITHER))
-    fresh = blocks[~blocked[batch.arm[blocks], _bit(batch.customer[blocks])]]
-    place = batch.arm[fresh] * 2**BLOCKED_BITS + _bit(batch.customer[fresh])
+    arm, day, bit = batch.arm[blocks], _day(batch.event_us[blocks]), _bit(batch.customer[blocks])
+    fresh = ~((day == blocked_day) & blocked[arm, bit])
+    place = (day * len(ARMS) + arm) * 2**BLOCKED_BITS + bit
     newly = np.zeros(len(batch.arm), dtype=np.bool_)
-    newly[fresh[np.unique(place, return_index=True)[1]]] = True
+    newly[blocks[fresh][np.unique(place[fresh], return_index=True)[1]]] = True
     return newly
 
 
-def _with_blocked(batch: Decisions, newly: Bools, blocked: Bools) -> Bools:
-    grown = blocked.copy()
-    grown[batch.arm[newly], _bit(batch.customer[newly])] = True
-    return grown
+def _with_blocked(
+    batch: Decisions, newly: Bools, blocked: Bools, blocked_day: int
+) -> tuple[Bools, int]:
+    """Whom each arm has blocked on the newest day, and that day."""
+    if not newly.any():
+        return blocked, blocked_day
+    day = _day(batch.event_us)
+    newest = max(blocked_day, int(day[newly].max()))
+    grown = blocked.copy() if newest == blocked_day else nobody_blocked()
+    of_newest = newly & (day == newest)
+    grown[batch.arm[of_newest], _bit(batch.customer[of_newest])] = True
+    return grown, newest
+
+
+def _day(event_us: Ints) -> Ints:
+    return event_us // DAY_US
 
 
 def _bit(customer: Hashes) -> Ints:

@@ -1,6 +1,6 @@
 """Fitting one model in time: choose on train and validation, then fit on all that was known.
 
-Here: the two phases and the files they leave behind. Not here: the windows (``splits``), the models
+Here: the phases (the last one for what is shipped) and the files they leave behind. Not here: the windows (``splits``), the models
 (``models``), calibration (``calibration``), or what a column means.
 """
 
@@ -19,7 +19,7 @@ from switchyard.lake import write_text
 from switchyard.learning import Bools, Floats, Ints, Verdicts
 from switchyard.learning.calibration import Calibration, fit_calibration
 from switchyard.learning.models import MODELS, Model
-from switchyard.learning.splits import Split
+from switchyard.learning.splits import Shipping, Split, Window
 from switchyard.learning.thresholds import Thresholds, choose_thresholds
 
 LEAST_FRAUDS = 10
@@ -108,9 +108,9 @@ def fit(
     Only labels known by each window's ``known_by`` are used. Raises TrainingError if a window holds
     fewer than LEAST_FRAUDS known frauds, or no genuine transaction.
     """
-    train = _known(rows, split, "train")
-    validation = _known(rows, split, "validation")
-    refit = _known(rows, split, "refit")
+    train = _known(rows, split.train, "train")
+    validation = _known(rows, split.validation, "validation")
+    refit = _known(rows, split.refit, "refit")
     chosen = kind.train(
         *train.labelled(),
         columns=columns,
@@ -118,14 +118,7 @@ def fit(
         seed=seed,
         validation=validation.labelled(),
     )
-    margins = chosen.margin(validation.X)
-    calibration = fit_calibration(margins, validation.y)
-    thresholds = choose_thresholds(
-        calibration.score(margins),
-        validation.y,
-        review_share=review_share,
-        block_precision=block_precision,
-    )
+    calibration, thresholds = _measured(chosen, validation, review_share, block_precision)
     settled = chosen.settled(params)
     model = kind.train(*refit.labelled(), columns=columns, params=settled, seed=seed)
     record = {
@@ -142,9 +135,48 @@ def fit(
     return Fitted(model, calibration, thresholds, record)
 
 
-def _known(rows: Rows, split: Split, name: str) -> Rows:
-    """Rows of the window ``name`` whose label was known in time."""
-    window = getattr(split, name)
+def fit_again(
+    assessed: Fitted,
+    rows: Rows,
+    split: Split,
+    shipping: Shipping,
+    *,
+    columns: Sequence[str],
+    review_share: float,
+    block_precision: float,
+) -> Fitted:
+    """What is shipped once ``assessed`` has passed its gates: the same rounds, fitted on ``shipping.learn``.
+
+    Calibration and thresholds are chosen anew with the assessed model on the test window, which it has not
+    learned from. Raises TrainingError as ``fit`` does.
+    """
+    test, learn = _known(rows, split.test, "test"), _known(rows, shipping.learn, "learn")
+    calibration, thresholds = _measured(assessed.model, test, review_share, block_precision)
+    seed, params = assessed.record["seed"], assessed.record["params"]
+    model = type(assessed.model).train(*learn.labelled(), columns=columns, params=params, seed=seed)
+    record = dict(assessed.record) | {
+        "shipped": shipping.record() | {"rows": len(learn.y), "frauds": int(learn.y.sum())}
+    }
+    return Fitted(model, calibration, thresholds, record)
+
+
+def _measured(
+    model: Model, rows: Rows, review_share: float, block_precision: float
+) -> tuple[Calibration, Thresholds]:
+    """Both chosen on labelled rows that ``model`` has not learned from."""
+    margins = model.margin(rows.X)
+    calibration = fit_calibration(margins, rows.y)
+    thresholds = choose_thresholds(
+        calibration.score(margins),
+        rows.y,
+        review_share=review_share,
+        block_precision=block_precision,
+    )
+    return calibration, thresholds
+
+
+def _known(rows: Rows, window: Window, name: str) -> Rows:
+    """Rows of the window, called ``name``, whose label was known in time."""
     known = rows.take(window.rows(rows.event_us, rows.label_us) & (rows.y >= 0))
     frauds = int(known.y.sum())
     if frauds < LEAST_FRAUDS or frauds == len(known.y):

@@ -42,9 +42,10 @@ class Mean:
 @dataclass(frozen=True, slots=True)
 class Guardrail:
     """The challenger's mean may not lie above ``ratio`` times the control's plus ``allowed``; with ``above`` False,
-    not below it. A ratio of 0 leaves the control out: ``allowed`` is the limit; with ``unless_control`` it counts
-    only if the mean lies beyond the control's, too, so that what happens to both arms is nobody's fault. ``says``
-    names the limit."""
+    not below it. A ratio of 0 leaves the control out: ``allowed`` is the limit. It counts only if each of
+    ``besides`` is broken as well: a promise only beyond the control's mean, so that what happens to both arms is
+    nobody's fault; a distance from the control only beyond the promise. ``excusable``: what labels show to be right
+    breaks nothing. ``says`` names the limit."""
 
     name: str
     mean: Mean
@@ -52,14 +53,13 @@ class Guardrail:
     ratio: float = 0.0
     allowed: float | Floats = 0.0
     above: bool = True
-    unless_control: bool = False
+    besides: tuple[Guardrail, ...] = ()
+    excusable: bool = False
 
-    def parts(self) -> tuple[Guardrail, ...]:
-        """All that must fall for this to fall: itself, and beside it the control's mean as a limit."""
-        if not self.unless_control:
-            return (self,)
-        alone = replace(self, unless_control=False)
-        return alone, replace(alone, ratio=1.0, allowed=0.0)
+    def unless_control(self) -> Guardrail:
+        """The same, but only beyond the control's mean."""
+        control = replace(self, ratio=1.0, allowed=0.0, says="the control's", besides=())
+        return replace(self, besides=(*self.besides, control))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,11 @@ def weigh(guardrail: Guardrail, totals: Totals, clock: str, prior: float) -> Wei
 
     The evidence is the weakest of its parts: the lesser of two e-values is one against 'either limit holds'.
     """
-    own, *others = (_weigh(part, totals, clock, prior) for part in guardrail.parts())
+    own = _weigh(guardrail, totals, clock, prior)
     log_e = own.log_e
-    for other in others:
-        log_e = np.minimum(log_e, other.log_e)
-    return replace(own, guardrail=guardrail, log_e=log_e)
+    for other in guardrail.besides:
+        log_e = np.minimum(log_e, weigh(other, totals, clock, prior).log_e)
+    return replace(own, log_e=log_e)
 
 
 def _weigh(guardrail: Guardrail, totals: Totals, clock: str, prior: float) -> Weighed:

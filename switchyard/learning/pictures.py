@@ -6,8 +6,8 @@ Drawn without a display. Not here: figures that a gate judges (``metrics``), or 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,6 +149,40 @@ def rollout_timeline(
     _mark(rows, changes)
     rows[-1].tick_params(axis="x", labelrotation=30, labelsize=8)
     return _png(figure)
+
+
+def regime_timeline(
+    as_served: Mapping[date, float],
+    left_alone: Mapping[date, float],
+    *,
+    levels: Mapping[str, tuple[date, date, float]],
+    changes: Mapping[datetime, str],
+) -> bytes:
+    """Average precision of weekly windows by their last day, as served and of a model left alone; ``levels`` are lines from
+    one day to another, named. ``changes`` are marked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title("Average precision through a change of tactics", fontsize=11, loc="left")
+    curves = (("as served, 7 days", as_served), ("the first champion, left alone", left_alone))
+    for (name, curve), colour, line in zip(curves, COLOURS, ("-", "--"), strict=False):
+        axes.plot(
+            _dates(curve), list(curve.values()), line, color=colour, label=name, linewidth=1.8
+        )
+    for (name, (start, end, value)), colour in zip(levels.items(), COLOURS[2:], strict=False):
+        axes.plot(_dates([start, end]), [value] * 2, ":", color=colour, label=name, linewidth=2)
+    axes.set_ylim(0, 1.25)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    _mark([axes], changes)
+    axes.legend(frameon=False, loc="lower left", fontsize=8)
+    return _png(figure)
+
+
+def _dates(days: Iterable[date]) -> Any:
+    return np.array(list(days), "datetime64[D]")
 
 
 def _mark(rows: Sequence[Axes], changes: Mapping[datetime, str]) -> None:

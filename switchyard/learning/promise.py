@@ -1,7 +1,7 @@
 """What a release promises of itself: how its scores lie and how often it reviews and blocks.
 
-Measured on the test window when it is made, so it is part of the manifest (``metrics.promise``) and of the id; a
-time of scoring is no part of it. Not here: holding anyone to it (``guardrails``).
+Measured when it is made, on the newest days, which it has not learned from; so it is part of the manifest
+(``metrics.promise``) and of the id. A time of scoring is no part of it. Not here: holding anyone to it (``guardrails``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from switchyard.errors import ReleaseError, TrainingError
-from switchyard.learning import Floats, Verdicts
+from switchyard.learning import Bools, Floats, Ints, Verdicts
 from switchyard.learning.metrics import RESAMPLES, Metric, entity_codes, interval, resamples
 from switchyard.learning.thresholds import Thresholds
 
@@ -35,8 +35,8 @@ def log_odds(score: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Mean log-odds of the scores, shares over ``edges`` (one for each of TAILS), shares reviewed and blocked; each
-    with its 95 % interval over customers."""
+    """Mean log-odds of the scores, shares over ``edges`` (one for each of TAILS), shares reviewed and blocked, and
+    customers blocked per decision, each counted once a day; each with its 95 % interval over customers."""
 
     rows: int
     edges: tuple[float, ...]
@@ -44,6 +44,7 @@ class Promise:
     tails: tuple[Metric, ...]
     review: Metric
     block: Metric
+    blocked_customers: Metric
 
     def record(self) -> dict[str, Any]:
         """For JSON, and for a release's content: it depends on the scores alone."""
@@ -54,6 +55,7 @@ class Promise:
             "tails": [tail.record() for tail in self.tails],
             "review": self.review.record(),
             "block": self.block.record(),
+            "blocked_customers": self.blocked_customers.record(),
         }
 
     @classmethod
@@ -65,6 +67,7 @@ class Promise:
             tails=tuple(Metric(**tail) for tail in record["tails"]),
             review=Metric(**record["review"]),
             block=Metric(**record["block"]),
+            blocked_customers=Metric(**record["blocked_customers"]),
         )
 
     @classmethod
@@ -83,16 +86,19 @@ def promise_of(
     score: Floats,
     *,
     entity: Verdicts,
+    day: Ints,
     thresholds: Thresholds,
     count: int = RESAMPLES,
     seed: int = 0,
 ) -> Promise:
-    """What scores float64[n] in [0, 1] promise; ``entity`` are the customers' ids of any kind.
+    """What scores float64[n] in [0, 1] promise; ``entity`` are the customers' ids of any kind, ``day``
+    any integer.
 
     Raises TrainingError without rows.
     """
     if len(score) == 0:
-        raise TrainingError("a release can't promise anything without test rows")
+        raise TrainingError("a release can't promise anything without rows")
+    code = entity_codes(entity)
     edges = np.quantile(score, [1 - tail for tail in TAILS], method="inverted_cdf")
     block = score >= thresholds.block
     told = [
@@ -100,11 +106,22 @@ def promise_of(
         *(score > edge for edge in edges),
         (score >= thresholds.review) & ~block,
         block,
+        _first_of_each(code, day, block),
     ]
-    code = entity_codes(entity)
     sums = np.stack([np.bincount(code, column) for column in [np.ones(len(score)), *told]])
     drawn = np.array([sums @ taken for taken in resamples(code, count, seed)])
     means = drawn[:, 1:] / drawn[:, :1]
     found = [interval(float(np.mean(c)), m) for c, m in zip(told, means.T, strict=True)]
-    mean, *tails, reviewed, blocked = found
-    return Promise(len(score), tuple(edges.tolist()), mean, tuple(tails), reviewed, blocked)
+    mean, *tails, reviewed, blocked, customers = found
+    return Promise(
+        len(score), tuple(edges.tolist()), mean, tuple(tails), reviewed, blocked, customers
+    )
+
+
+def _first_of_each(code: Ints, day: Ints, chosen: Bools) -> Bools:
+    """Of the ``chosen`` rows the first of each entity on each day."""
+    rows = np.flatnonzero(chosen)
+    place = day[rows] * (int(code.max(initial=0)) + 1) + code[rows]
+    first = np.zeros(len(code), np.bool_)
+    first[rows[np.unique(place, return_index=True)[1]]] = True
+    return first

@@ -14,16 +14,17 @@ from typing import Any, Literal
 
 from switchyard.errors import InputError
 from switchyard.learning.canary import TAIL_COLUMNS, CanaryState
-from switchyard.learning.guardrails import Guardrail, Mean, Weighed, weigh_all
+from switchyard.learning.guardrails import Guardrail, Mean, Weighed, weigh, weigh_all
 from switchyard.learning.metrics import Metric
 from switchyard.learning.outcomes import CLOCK, Costs, OutcomeLimits, adjusted, harms, proofs
 from switchyard.learning.promise import TAILS, Promise
-from switchyard.learning.slices import ARMS, CHALLENGER
+from switchyard.learning.slices import ARMS, CHALLENGER, Totals
 
 Action = Literal["promote", "hold", "rollback"]
 PHASES = 2
 """Shadow and canary, each an experiment of its own."""
 OUTCOME_GUARDRAILS = 3
+PROMISED = "what the manifest promises"
 
 ERRORS = Mean("errors", "decisions", share=True)
 DEGRADED = Mean("degraded", "decisions", share=True)
@@ -50,10 +51,13 @@ class RolloutPolicy:
     """Steps, least time and sample of each, and how far the challenger may be from control and promise.
 
     ``steps`` are the shares of each arm, 0 being shadow. ``prior_decisions`` is where the tests are sharpest
-    (``sequential.log_evidence``). Against the control: ``error_ratio``, ``time_ratio``, ``block_ratio`` (of customers
-    blocked) and ``review_ratio`` are multiples, ``degraded_allowed`` points, ``score_allowed`` log-odds. Against its own promise:
+    (``sequential.log_evidence``). Against the control: ``error_ratio`` and ``time_ratio`` are multiples,
+    ``degraded_allowed`` points. Against its own promise:
     ``promise_ratio`` for every promised share, in both directions, ``promise_allowed`` log-odds; an interval of the
-    promise that reaches farther holds instead. ``reviews_per_day`` is what the analysts can do if the challenger
+    promise that reaches farther holds instead. A challenger may differ from the control as it promises to, since
+    after a change of the world a good one does; what is beyond the promise counts only beyond the control, too, and
+    customers blocked beyond ``block_ratio`` times the control's; and no more once labels show that it blocks as surely
+    fraud as the control. ``reviews_per_day`` is what the analysts can do if the challenger
     had all traffic (None: no limit). To 100 % only with ``min_matured`` labelled decisions in each arm, and each
     outcome shown, with ``alpha_proof``, not to be worse than ``outcome_limits``.
 
@@ -72,8 +76,6 @@ class RolloutPolicy:
     time_ratio: float = 1.5
     degraded_allowed: float = 0.005
     block_ratio: float = 1.1
-    review_ratio: float = 1.25
-    score_allowed: float = 2.0
     promise_ratio: float = 1.25
     promise_allowed: float = 0.1
     reviews_per_day: float | None = None
@@ -101,8 +103,9 @@ class RolloutPolicy:
 
     def alpha_each(self) -> float:
         """The part of ``alpha`` that one guardrail has in one phase: of those against the control, a rising and a
-        falling one for the mean score and each promised share, the outcomes, and the capacity where it is set."""
-        promised = 2 * (1 + len(TAILS) + len((REVIEWS, BLOCKS)))
+        falling one for the mean score and each promised share, the customers blocked, the outcomes, and the capacity
+        where it is set."""
+        promised = 2 * (1 + len(TAILS) + len((REVIEWS, BLOCKS))) + 1
         capacity = self.reviews_per_day is not None
         count = len(self._against_control()) + promised + OUTCOME_GUARDRAILS + capacity
         return self.alpha / (PHASES * count)
@@ -117,7 +120,9 @@ class RolloutPolicy:
             *weigh_all(harms(labelled, self.outcome_limits), labelled, CLOCK, prior),
         ]
         figures = _figures(state, weighed) | {"log_e_needed": -math.log(self.alpha_each())}
-        if fallen := [w for w in weighed if w.falls(self.alpha_each())]:
+        right = self._right(labelled)
+        fallen = [w for w in weighed if w.falls(self.alpha_each())]
+        if fallen := [w for w in fallen if not (right and w.guardrail.excusable)]:
             worst_first = sorted(fallen, key=lambda w: -float(w.log_e))
             return Judgement("rollback", tuple(w.reason() for w in worst_first), figures)
         if lacking := self._lacking(state):
@@ -129,8 +134,12 @@ class RolloutPolicy:
         shown = weigh_all(proofs(labelled, self.outcome_limits), labelled, CLOCK, prior)
         return self._finally(state, shown, figures)
 
+    def _right(self, labelled: Totals) -> bool:
+        """Whether matured labels show that what the challenger blocks is as surely fraud as what the control blocks."""
+        precision, *_ = proofs(labelled, self.outcome_limits)
+        return weigh(precision, labelled, CLOCK, self.prior_decisions).falls(self.alpha_proof)
+
     def _against_control(self) -> list[Guardrail]:
-        score = self.score_allowed
         return [
             Guardrail("error rate", ERRORS, "the most allowed", allowed=self.max_error_rate),
             Guardrail(
@@ -140,12 +149,6 @@ class RolloutPolicy:
                       f"{self.time_ratio} times the control's", 1, math.log(self.time_ratio)),
             Guardrail("degraded share", DEGRADED, f"the control's and {self.degraded_allowed}",
                       1, self.degraded_allowed),
-            Guardrail("customers blocked per decision", BLOCKED_CUSTOMERS,
-                      f"{self.block_ratio} times the control's", self.block_ratio),
-            Guardrail("review rate", REVIEWS, f"{self.review_ratio} times the control's",
-                      self.review_ratio),
-            Guardrail("mean log-odds", SCORES, f"the control's and {score}", 1, score),
-            Guardrail("mean log-odds", SCORES, f"the control's less {score}", 1, -score, above=False),
         ]  # fmt: skip
 
     def _against_promise(self, promise: Promise) -> list[Guardrail]:
@@ -167,7 +170,22 @@ class RolloutPolicy:
         rails = _both_sides("mean log-odds", SCORES, low, high)
         for name, mean, promised in shares:
             rails += _both_sides(name, mean, *self._share_limits(promised))
-        return rails
+        return [*rails, self._against_both(promise)]
+
+    def _against_both(self, promise: Promise) -> Guardrail:
+        """Customers blocked: beyond a multiple of the control's, and beyond what is promised."""
+        name = "customers blocked per decision"
+        _, high = self._share_limits(promise.blocked_customers)
+        promised = Guardrail(name, BLOCKED_CUSTOMERS, PROMISED, allowed=high)
+        says = f"{self.block_ratio} times the control's and {PROMISED}"
+        return Guardrail(
+            name,
+            BLOCKED_CUSTOMERS,
+            says,
+            self.block_ratio,
+            besides=(promised,),
+            excusable=True,
+        )
 
     def _share_limits(self, promised: Metric) -> tuple[float, float]:
         ratio = self.promise_ratio
@@ -207,11 +225,11 @@ class RolloutPolicy:
 
 
 def _both_sides(name: str, mean: Mean, low: float, high: float) -> list[Guardrail]:
-    """A promise is broken beyond either limit, unless the control goes the same way."""
-    says = "what the manifest promises"
+    """A promise is broken beyond either limit, unless the control goes the same way; above it, unless labels show that to
+    be right: a fraud wave that goes on rising after the training, and that the control does not see."""
     return [
-        Guardrail(name, mean, says, allowed=high, unless_control=True),
-        Guardrail(name, mean, says, allowed=low, above=False, unless_control=True),
+        Guardrail(name, mean, PROMISED, allowed=high, excusable=True).unless_control(),
+        Guardrail(name, mean, PROMISED, allowed=low, above=False).unless_control(),
     ]
 
 

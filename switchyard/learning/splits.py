@@ -1,4 +1,6 @@
-"""Splits in time order: train, delay gap, validation, test. A label enters only once it was known.
+"""Splits in time order: train, delay gap, validation, test; then what is shipped learns from the newest, too.
+
+A label enters only once it was known.
 
 Not here: any random split, and any reading of a clock: every moment is an argument. The protocol of
 ``backtest_split`` is that of the *Fraud Detection Handbook* (Le Borgne et al., 2022), chapter 5.
@@ -66,7 +68,7 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class Split:
     """Four windows. Rounds, calibration and thresholds are chosen on ``train`` and ``validation``;
-    then the model is trained again on ``refit``, every label that was known when ``test`` began.
+    then the model is trained again on ``refit``, every label that was known when ``test`` began: it is assessed on ``test``.
 
     Raises TrainingError if the windows are empty or out of order.
     """
@@ -133,6 +135,33 @@ def lifecycle_split(
         refit=Window(start, test.start, known_by=test.start),
         test=test,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Shipping:
+    """What a model that was assessed is fitted again on before it is shipped, ``learn``, and the newest days, on
+    which it promises how its scores lie: it has learned from none of them."""
+
+    learn: Window
+    promise: Window
+
+    def record(self) -> dict[str, dict[str, str]]:
+        """Both windows, for a training record."""
+        return {"learn": self.learn.record(), "promise": self.promise.record()}
+
+
+def shipping_of(start: datetime, as_of: datetime, promise_days: int) -> Shipping:
+    """Every label known at ``as_of`` of the rows from ``start`` on, but of the newest ``promise_days``.
+
+    Raises TrainingError if nothing is left to learn from.
+    """
+    newest = as_of - timedelta(days=promise_days)
+    if start >= newest:
+        raise TrainingError(
+            f"no day is left to learn from: rows begin {start}, and the {promise_days} days before "
+            f"{as_of} are for the promise; give it more days of history"
+        )
+    return Shipping(Window(start, newest, known_by=as_of), Window(newest, as_of, known_by=as_of))
 
 
 def backtest_split(

@@ -12,10 +12,8 @@ from typing import Any
 
 from switchyard.errors import TrainingError
 from switchyard.learning import Floats, Ints
-from switchyard.learning.drift import score_shares
 from switchyard.learning.fitting import Fitted, Rows
 from switchyard.learning.metrics import Metric, evaluate
-from switchyard.learning.promise import Promise, promise_of
 from switchyard.learning.splits import Split
 
 _DAY_US = 86_400_000_000
@@ -23,8 +21,7 @@ _DAY_US = 86_400_000_000
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Test rows with a known verdict, both models' scores on them, and both models' metrics; what the candidate
-    promises is of all the window's rows."""
+    """Test rows with a known verdict, both models' scores on them, and both models' metrics."""
 
     test: Rows
     validation: Rows
@@ -32,17 +29,14 @@ class Trial:
     baseline_score: Floats
     metrics: Mapping[str, Metric]
     baseline_metrics: Mapping[str, Metric]
-    promise: Promise
 
     def record(self) -> dict[str, Any]:
-        """For JSON: the metrics of the candidate and of the baseline, where the candidate's scores lie, its promise."""
+        """For JSON: the metrics of the candidate and of the baseline."""
         return {
             "candidate": {name: m.record() for name, m in self.metrics.items()},
             "baseline": {name: m.record() for name, m in self.baseline_metrics.items()},
             "rows": len(self.test.y),
             "frauds": int(self.test.y.sum()),
-            "scores": score_shares(self.score),
-            "promise": self.promise.record(),
         }
 
 
@@ -66,7 +60,6 @@ def trial_of(rows: Rows, split: Split, candidate: Fitted, baseline: Fitted, *, s
         baseline_score,
         _measured(test, score, candidate, seed),
         _measured(test, baseline_score, baseline, seed),
-        _promised(rows.take(split.test.events(rows.event_us)), candidate, seed),
     )
 
 
@@ -80,9 +73,3 @@ def _measured(test: Rows, score: Floats, fitted: Fitted, seed: int) -> dict[str,
         test.y, score, entity=test.entity, day=days_of(test.event_us),
         thresholds=fitted.thresholds, seed=seed,
     )  # fmt: skip
-
-
-def _promised(window: Rows, candidate: Fitted, seed: int) -> Promise:
-    return promise_of(
-        candidate.score(window.X), entity=window.entity, thresholds=candidate.thresholds, seed=seed
-    )

@@ -98,7 +98,7 @@ def crown(home: Home, release: Release) -> None:
     registry.set_alias(uri, "champion", release.id)
 
 
-def make_clairvoyant(home: Home) -> Release:
+def make_clairvoyant(home: Home, **training: Any) -> Release:
     """A release whose trees have seen every verdict, those of the test window too."""
     data = Dataset.load(home.settings.training / TRAINING_SET)
     known = data.is_fraud >= 0
@@ -120,7 +120,7 @@ def make_clairvoyant(home: Home) -> Release:
         feature_service=FEATURE_SERVICE,
         columns=names(FEATURES),
         code_hash=code_hash(),
-        training={},
+        training=training,
         metrics={},
     )
 
@@ -137,6 +137,19 @@ def test_a_model_worse_than_the_champion_is_stopped_and_the_champion_stays(train
     assert "the low end lies more than 0.02 below zero" in (failed.description or "")
     assert registry.release_of(trained.settings.mlflow_tracking_uri, "champion") == champion.id
     assert [folder.name for folder in trained.settings.releases.iterdir()] == [champion.id]
+
+
+def test_a_champion_that_has_learned_from_the_test_window_is_no_rival(trained: Home) -> None:
+    champion = make_clairvoyant(
+        trained, shipped={"promise": {"end": f"{trained.after}T00:00:00+00:00"}}
+    )
+    crown(trained, champion)
+
+    result = trained.materialize("evaluation")
+
+    (holds,) = [e for e in result.get_asset_check_evaluations() if "holds" in e.check_name]
+    assert holds.passed
+    assert "against the baseline's" in (holds.description or "")
 
 
 # ---------------------------------------------------------------- a broken feed

@@ -696,3 +696,20 @@ def test_a_source_without_its_settings_is_an_error(
 ) -> None:
     with pytest.raises(SourceError, match=missing):
         source_of(load_settings(home=tmp_path, **given))
+
+
+def test_a_world_whose_tactics_change_is_the_same_world_until_then():
+    small = {"customers": 300, "terminals": 80, "transactions_per_day": 800}
+    usual, changing = (
+        source_of(load_settings(source="simulator", simulated_change_day=day, **small))
+        for day in (None, 20)
+    )
+    first = date(2026, 1, 1)
+
+    def same(number: int) -> bool:
+        day = first + timedelta(days=number)
+        return usual.read(day).transactions.equals(changing.read(day).transactions)
+
+    assert same(0)
+    assert same(19)
+    assert not any(same(number) for number in range(20, 24))

@@ -45,10 +45,11 @@ def test_json_gives_the_same_state_and_does_not_grow():
     assert len(large.to_json()) < 300_000
 
 
-def test_a_customer_counts_as_blocked_once_in_its_arm_however_often():
+def test_a_customer_counts_as_blocked_once_a_day_in_its_arm_however_often():
     n = 40
     batch = make_decisions(
         n,
+        hours=30,
         arm=np.array([CHALLENGER, CONTROL, NEITHER, CHALLENGER] * 10),
         customer=np.array([1, 1, 1, 2] * 10, np.uint64),
         decision=np.full(n, 2),
@@ -57,8 +58,8 @@ def test_a_customer_counts_as_blocked_once_in_its_arm_however_often():
     state = begun().plus(part(batch, slice(0, 7))).plus(part(batch, slice(7, n)))
 
     totals = state.decisions.totals
-    assert totals.of(CHALLENGER, "blocked_customers") == 2
-    assert totals.of(CONTROL, "blocked_customers") == 1
+    assert totals.of(CHALLENGER, "blocked_customers") == 2 * 2
+    assert totals.of(CONTROL, "blocked_customers") == 2 * 1
     assert totals.of(CHALLENGER, "blocks") == 20
 
 

@@ -103,10 +103,19 @@ def test_no_event_yet_is_no_certainty_that_there_will_be_none():
 
 
 def test_what_happens_to_both_arms_breaks_no_promise():
-    promise = Guardrail("events", SHARE, "what is promised", allowed=0.02, unless_control=True)
+    promise = Guardrail("events", SHARE, "what is promised", allowed=0.02).unless_control()
 
     assert not falls(promise, counted(400, 390))
     assert falls(promise, counted(400, 90), alpha=1e-4)
+
+
+def test_a_distance_from_the_control_that_was_promised_is_none():
+    promised = Guardrail("events", SHARE, "what is promised", allowed=0.1)
+    twice = Guardrail("events", SHARE, "twice the control's", ratio=2, besides=(promised,))
+
+    assert not falls(twice, counted(480, 50))
+    assert falls(twice, counted(800, 50), alpha=1e-4)
+    assert not falls(twice, counted(800, 500))
 
 
 def test_without_a_control_yet_there_is_no_evidence():

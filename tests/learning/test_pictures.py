@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -63,6 +63,20 @@ def test_the_timeline_of_a_rollout_is_drawn_with_its_changes():
 
     plain = pictures.rollout_timeline(when, **figures, matured_needed=50, changes={})
     marked = pictures.rollout_timeline(when, **figures, matured_needed=50, changes={when[1]: "5 %"})
+
+    assert looks_drawn(plain)
+    assert marked != plain
+
+
+def test_a_change_of_the_world_is_drawn_with_its_marks():
+    days = [date(2026, 3, n) for n in range(1, 20)]
+    curve = {day: 0.8 - 0.02 * n for n, day in enumerate(days)}
+    level = {"all knowing": (days[10], days[-1], 0.9)}
+
+    plain = pictures.regime_timeline(curve, curve, levels={}, changes={})
+    marked = pictures.regime_timeline(
+        curve, curve, levels=level, changes={datetime(2026, 3, 9, tzinfo=UTC): "tactics change"}
+    )
 
     assert looks_drawn(plain)
     assert marked != plain

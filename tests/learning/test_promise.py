@@ -18,7 +18,10 @@ THRESHOLDS = Thresholds(0.8, 0.95)
 
 
 def promised(score: np.ndarray, customers: int = 500) -> Promise:
-    return promise_of(score, entity=np.arange(len(score)) % customers, thresholds=THRESHOLDS)
+    n = len(score)
+    return promise_of(
+        score, entity=np.arange(n) % customers, day=np.zeros(n, np.int64), thresholds=THRESHOLDS
+    )
 
 
 def test_it_tells_the_shares_reviewed_blocked_and_over_each_edge():
@@ -30,12 +33,28 @@ def test_it_tells_the_shares_reviewed_blocked_and_over_each_edge():
     assert promise.block.low < 0.05 < promise.block.high
 
 
+def test_a_customer_counts_as_blocked_once_a_day():
+    score = np.concatenate([np.full(60, 0.99), np.full(940, 0.1)])
+    entity = np.concatenate([np.repeat(np.arange(20), 3), np.arange(940)])
+
+    one, two = (
+        promise_of(score, entity=entity, day=day, thresholds=THRESHOLDS)
+        for day in (np.zeros(1_000, np.int64), np.arange(1_000) % 3)
+    )
+
+    assert one.block.value == pytest.approx(0.06)
+    assert one.blocked_customers.value == pytest.approx(0.02)
+    assert 0.01 < one.blocked_customers.low < 0.02 < one.blocked_customers.high < 0.03
+    assert two.blocked_customers.value == pytest.approx(0.06)
+
+
 def test_fewer_customers_promise_less_exactly():
     score = np.repeat(np.random.default_rng(0).random(500), 20)
     entity = np.repeat(np.arange(500), 20)
 
     apart, together = (
-        promise_of(score, entity=e, thresholds=THRESHOLDS) for e in (np.arange(10_000), entity)
+        promise_of(score, entity=e, day=np.zeros(10_000, np.int64), thresholds=THRESHOLDS)
+        for e in (np.arange(10_000), entity)
     )
 
     assert together.block.high - together.block.low > 3 * (apart.block.high - apart.block.low)
@@ -62,5 +81,5 @@ def test_a_release_that_promises_nothing_is_refused_by_name():
 
 
 def test_nothing_is_promised_without_rows():
-    with pytest.raises(TrainingError, match="without test rows"):
+    with pytest.raises(TrainingError, match="without rows"):
         promised(np.zeros(0))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from switchyard.errors import InputError
-from switchyard.learning.canary import CanaryState
+from switchyard.learning.canary import DAY_US, CanaryState
 from switchyard.learning.outcomes import Costs
+from switchyard.learning.promise import Promise, promise_of
 from switchyard.learning.rollout import PHASES, RolloutPolicy
 from switchyard.learning.slices import CHALLENGER
-from tests.canaries import make_decisions, make_matured, make_promise
+from tests.canaries import THRESHOLDS, make_decisions, make_matured, make_promise
 
 PROMISE = make_promise()
 POLICY = RolloutPolicy(min_decisions=3_000, min_matured=20_000)
@@ -44,7 +46,10 @@ def test_without_a_fault_it_goes_up_step_by_step():
         ({"errors": 0.05}, "error rate .* is above the most allowed"),
         ({"shift": 0.5}, "mean log-odds .* is above what the manifest promises"),
         ({"shift": -0.5}, "mean log-odds .* is below what the manifest promises"),
-        ({"shift": 1.0}, "customers blocked per decision .* is above 1.1 times the control's"),
+        (
+            {"shift": 1.0},
+            "customers blocked per decision .* is above 1.1 times the control's and what the",
+        ),
     ],
 )
 def test_a_fault_rolls_it_back_with_its_reason(fault: dict[str, float], reason: str):
@@ -60,6 +65,52 @@ def test_a_fault_that_the_control_shares_is_not_the_challenger_s():
     found = POLICY.judge(CanaryState.begin("salt", PROMISE, 0.05).plus(batch), PROMISE)
 
     assert found.action == "promote"
+
+
+def blocking_more() -> tuple[Promise, CanaryState]:
+    """After a change of the world: a challenger that sees new frauds, and a control that does not. It promised as much."""
+    usual = make_decisions(90_000)
+    new = (usual.customer % 7 == 0) & (np.arange(90_000) % 2 == 0)
+    seen = np.where(new, 0.5, usual.score)
+    promise = promise_of(
+        seen[:40_000], entity=usual.customer[:40_000], day=usual.event_us[:40_000] // DAY_US,
+        thresholds=THRESHOLDS, count=50,
+    )  # fmt: skip
+    score = np.where(usual.arm == CHALLENGER, seen, usual.score)
+    decision = (score >= THRESHOLDS.review).astype(np.int64) + (score >= THRESHOLDS.block)
+    decisions = make_decisions(90_000, score=score, decision=decision)
+    return promise, CanaryState.begin("salt", promise, 0.05).plus(decisions)
+
+
+def test_a_challenger_that_blocks_more_because_the_world_changed_goes_on():
+    promise, experiment = blocking_more()
+
+    found = POLICY.judge(experiment, promise)
+
+    blocks = [float(experiment.decisions.totals.of(arm, "blocks")) for arm in (0, 1)]
+    assert blocks[0] > 3 * blocks[1]
+    assert found.action == "promote", found.reasons
+
+
+def test_the_same_without_having_promised_it_is_rolled_back():
+    _, experiment = blocking_more()
+
+    found = POLICY.judge(experiment, PROMISE)
+
+    assert found.action == "rollback"
+    assert any(re.match("block rate .* is above what the manifest", said) for said in found.reasons)
+
+
+@pytest.mark.parametrize(("wrongly", "action"), [(0.0, "promote"), (0.4, "rollback")])
+def test_what_labels_show_to_be_right_breaks_no_promise(wrongly: float, action: str):
+    _, experiment = blocking_more()
+    labelled = make_matured()
+    wrong = np.random.default_rng(1).random(90_000) < 0.02 * wrongly
+    blocked = np.where(wrong & (labelled.arm == CHALLENGER), 2, labelled.decision)
+
+    found = POLICY.judge(experiment.matured(replace(labelled, decision=blocked), Costs()), PROMISE)
+
+    assert found.action == action, found.reasons
 
 
 def test_a_step_takes_its_time_and_its_sample():

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from assets.fraud import registry
-from orchestration import deployment, promotion, rollout
+from orchestration import deployment, promotion, retraining, rollout
 from orchestration.cli import main
 from orchestration.definitions import build_definitions
 from orchestration.home import exports
@@ -30,6 +30,8 @@ from switchyard.fraud.experiment import Phase
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.replay import ReplayPlan, Sender, Sending
 from switchyard.lake import Lake
+from switchyard.learning.day_reports import DayReport, DayReports
+from switchyard.learning.policy import Verdict
 from switchyard.learning.slices import CHALLENGER
 from switchyard.learning.thresholds import Thresholds
 from switchyard.serving.plan import Mode, Plan
@@ -353,6 +355,28 @@ def packed_by_other_code(settings: Settings, folder: Path) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[-1]
+
+
+def test_a_release_on_trial_that_knows_nothing_of_a_change_makes_room_for_one_that_does(
+    rolled: Rolled,
+) -> None:
+    old, new = (pack(rolled.settings, Thresholds(0.3, block)) for block in (0.62, 0.64))
+    instance, settings = dg.DagsterInstance.ephemeral(), rolled.settings
+    rolled.challenge(old)
+    rolled.step()
+    moved = DayReport("model", DAY, Verdict(False, ("it fell",), {}))
+    DayReports(settings.monitoring).save(moved)
+
+    waits, none = retraining.ask(settings, "schedule", MORNING, instance)
+    starts, _ = retraining.ask(settings, "performance", MORNING, instance)
+    rolled.challenge(new)
+    done = [rolled.step(), rolled.step()]
+
+    assert none is None
+    assert f"release {old}, trained as of 2026-02-27, is on trial" in waits.because
+    assert starts.instead_of == old
+    assert [(look.action, look.release) for look in done] == [("rollback", old), ("shadow", new)]
+    assert f"release {new} has learned what release {old} could not" in done[0].reasons[0]
 
 
 def test_the_policy_is_what_the_settings_say() -> None:
