@@ -162,7 +162,7 @@ class Experiments:
         """The labels of the event days up to ``until`` that are known at ``now``, added day by day and saved;
         stops at a day that was not landed yet."""
         for day in sorted(date.fromisoformat(f.name) for f in self._of(phase).glob("????-??-??")):
-            if day > until or not self._lake.has("labels", day):
+            if day > until or not self._lake.has("transactions", day):
                 break
             if known.matured is None or day > known.matured:
                 matured = self._matured(phase, known, day, now)

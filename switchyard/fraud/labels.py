@@ -3,14 +3,12 @@
 A label does not exist before its ``label_available_at``. Two tables of the lake hold them by the day of the transaction:
 ``labels`` what the transactions' own source says, written anew whenever a day is landed again, and
 ``label_ledger`` what came on other ways, to which rows are only ever added: a correction is a later row. Here too: adding to
-the ledger. Not here: reading what somebody sent (``landing``, ``compaction``, ``chargebacks``).
+the ledger. Not here: reading what somebody sent (``landing``, ``compaction``, ``label_files``).
 """
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Literal
 
@@ -80,24 +78,13 @@ def verdicts_beside(lake: Lake, first: date, last: date) -> pa.Table:
 def record_labels(lake: Lake, rows: pa.Table) -> int:
     """Add to the ledger what of ``rows`` (LEDGER_SCHEMA) it does not hold yet; how many rows that were.
 
-    The days concerned are written whole, one after the other: killed between two, the same call again adds the rest.
+    The caller holds the lock of the journal's folder (``compaction.LOCK``), as one writer at a time must. The days concerned are written whole, one after the other: killed between two, the same call again adds the rest.
     """
-    added = 0
-    with ledger_alone(lake):
-        days = pc.floor_temporal(rows["event_timestamp"], unit="day").cast(pa.date32())
-        for day in sorted(days.unique().to_pylist()):
-            added += _record(lake, day, rows.filter(pc.equal(days, day)))
-    return added
-
-
-@contextmanager
-def ledger_alone(lake: Lake) -> Iterator[None]:
-    """One writer at a time: a day of the ledger is read, and written whole."""
-    folder = lake.root / LEDGER
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "writing").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    days = pc.floor_temporal(rows["event_timestamp"], unit="day").cast(pa.date32())
+    return sum(
+        _record(lake, day, rows.filter(pc.equal(days, day)))
+        for day in sorted(days.unique().to_pylist())
+    )
 
 
 def _record(lake: Lake, day: date, rows: pa.Table) -> int:

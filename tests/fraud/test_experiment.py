@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from switchyard.fraud.columns import LABEL, arrow_schema
+from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
 from switchyard.fraud.experiment import Experiment, Experiments, Phase
 from switchyard.lake import Lake
 from switchyard.learning.slices import CHALLENGER, CONTROL
@@ -69,6 +69,7 @@ def land_labels(lake: Lake, day: date, numbers: range, known_at: datetime) -> No
         for n in numbers
     ]  # fmt: skip
     lake.write("labels", day, pa.Table.from_pylist(rows, arrow_schema(LABEL)))
+    lake.write("transactions", day, arrow_schema(TRANSACTION).empty_table())
 
 
 def test_each_decision_counts_once_however_often_the_journal_is_read(
