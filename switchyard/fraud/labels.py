@@ -46,12 +46,11 @@ def labels_as_of(lake: Lake, first: date, last: date, as_of: datetime) -> pa.Tab
     LABEL columns, one row per transaction that has one: the newest by ``label_available_at``, the source's own where two
     are equally new. None known or none landed: no row.
     """
-    known = pc.field("label_available_at") <= pa.scalar(as_of)
     days = [arrow_schema(LABEL).empty_table()]
     for day in days_between(first, last):
-        told = _source(lake, day).filter(known)
+        told = _known(_source(lake, day), as_of)
         if lake.has(LEDGER, day):
-            ledger = _labels(lake, LEDGER, day).filter(known)
+            ledger = _known(_labels(lake, LEDGER, day), as_of)
             told = _newest(pa.concat_tables([ledger, told]))
         days.append(told)
     return pa.concat_tables(days)
@@ -78,7 +77,8 @@ def verdicts_beside(lake: Lake, first: date, last: date) -> pa.Table:
 def record_labels(lake: Lake, rows: pa.Table) -> int:
     """Add to the ledger what of ``rows`` (LEDGER_SCHEMA) it does not hold yet; how many rows that were.
 
-    The caller holds the lock of the journal's folder (``compaction.LOCK``), as one writer at a time must. The days concerned are written whole, one after the other: killed between two, the same call again adds the rest.
+    One writer at a time: the caller holds the lock of the journal's folder (``compaction.LOCK``). Days are written
+    whole, one after the other; killed between two, the same call again adds the rest.
     """
     days = pc.floor_temporal(rows["event_timestamp"], unit="day").cast(pa.date32())
     return sum(
@@ -104,6 +104,11 @@ def _source(lake: Lake, day: date) -> pa.Table:
 
 def _labels(lake: Lake, table: str, day: date) -> pa.Table:
     return lake.read(table, day, columns=names(LABEL)).cast(arrow_schema(LABEL))
+
+
+def _known(told: pa.Table, as_of: datetime) -> pa.Table:
+    known = pc.less_equal(told["label_available_at"], pa.scalar(as_of))
+    return told.filter(pc.fill_null(known, False))
 
 
 def _newest(told: pa.Table) -> pa.Table:

@@ -168,6 +168,32 @@ def test_a_repeated_run_adds_nothing_and_a_later_one_what_is_new(journal: Path, 
     assert compacted_names(journal) == {segment.name for segment in segments(journal)}
 
 
+def test_a_verdict_that_the_journal_has_from_the_source_is_none_of_the_ledger(
+    tmp_path: Path, lake: Lake
+) -> None:
+    verdict = {
+        "type": "label",
+        "received_at": MIDNIGHT_US,
+        "transaction_id": "t1",
+        "customer_id": "c1",
+        "terminal_id": "s1",
+        "event_timestamp_us": MIDNIGHT_US - 60_000_000,
+        "is_fraud": True,
+        "label_available_at_us": MIDNIGHT_US,
+    }
+    with Journal(tmp_path / "journal") as journal:
+        journal.append(
+            [verdict | {"from_source": True}, verdict | {"transaction_id": "t2"}, verdict]
+        )
+
+    compact(tmp_path / "journal", lake)
+
+    rows = rows_of(lake, "label_ledger").to_pylist()
+    assert [row["transaction_id"] for row in rows] == ["t2", "t1"]
+    assert {row["source"] for row in rows} == {"investigator"}
+    assert lake.days("label_ledger") == [DAYS[0]]
+
+
 class Killed(BaseException):
     """Ends a run as a kill does: nobody catches it."""
 

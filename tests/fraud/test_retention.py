@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from switchyard.fraud.compaction import SCHEMAS
-from switchyard.fraud.retention import HISTORY, retain
+from switchyard.fraud.retention import HISTORY, SET_ASIDE, retain
 from switchyard.lake import Lake, write_parquet, write_text
 from switchyard.serving.journal import Journal
 from switchyard.settings import Settings, load_settings
@@ -43,7 +43,7 @@ def decisions_of(day: datetime) -> pa.Table:
 
 def test_days_go_by_the_setting_of_their_table_and_unknown_tables_stay(settings: Settings) -> None:
     lake, day = Lake(settings.lake), NOW.date()
-    for table in (*HISTORY, "served_events", "quarantine", "somebody_elses"):
+    for table in (*HISTORY, "served_events", *SET_ASIDE, "somebody_elses"):
         for days in (89, 91, 100, 101, 199, 201):
             lake.write(table, day - timedelta(days=days), ROW)
 
@@ -54,12 +54,12 @@ def test_days_go_by_the_setting_of_their_table_and_unknown_tables_stay(settings:
     }
     assert {table: left[table] for table in HISTORY} == {t: [100, 91, 89] for t in HISTORY}
     assert left["served_events"] == [199, 101, 100, 91, 89]
-    assert left["quarantine"] == [89]
+    assert left["quarantine"] == left["refused_labels"] == [89]
     assert len(left["somebody_elses"]) == 6
     assert {(o.place, o.count, o.setting) for o in gone} == {
         *((f"lake/{table}", 3, "keep_history_days") for table in HISTORY),
         ("lake/served_events", 1, "keep_served_days"),
-        ("lake/quarantine", 5, "keep_quarantine_days"),
+        *((f"lake/{table}", 5, "keep_quarantine_days") for table in SET_ASIDE),
     }
 
 
