@@ -363,6 +363,28 @@ def approve(release: str, who: str, why: str) -> None:
 
 
 @main.group()
+def labels() -> None:
+    """Verdicts that come otherwise than with the transactions."""
+
+
+@labels.command("add")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def add_labels(file: Path, json_file: Path | None) -> None:
+    """Add the verdicts of FILE (CSV or Parquet: transaction_id, is_fraud, label_available_at) to the label ledger.
+
+    Bad rows are named and set aside (table 'refused_labels' of the lake), the others count.
+    """
+    from switchyard.fraud.label_files import add_labels as add
+
+    done = add(file, _settings_only(), datetime.now(UTC))
+    for row in done.refused.slice(0, 10).to_pylist():
+        console.print(f"row {row['source_row']}: {row['reason']}", markup=False, highlight=False)
+    console.print(screen.key_values(done.as_dict()))
+    _write_json(json_file, done.as_dict())
+
+
+@main.group()
 def traffic() -> None:
     """The traffic plan: which release decides, which one is on trial, for which share of the customers."""
 

@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     ] = None
     keep_served_days: Annotated[
         int | None,
-        Field(ge=31, description="The same of decisions, verdicts, batch scores in the lake"),
+        Field(ge=31, description="The same of decisions and batch scores in the lake"),
     ] = None
     keep_vectors_days: Annotated[
         int | None, Field(ge=31, description="The same of the decisions' vectors and reasons there")

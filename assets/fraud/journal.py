@@ -20,7 +20,8 @@ _SAYS = {
     "served, score, reasons and what was degraded.",
     "shadows": "One row per decision that the challenger in shadow judged as well, by the day it was asked for.",
     "served_events": "One row per transaction that was taken in without a decision, by the day it came.",
-    "verdicts": "One row per investigator's verdict, by the day it came.",
+    "label_ledger": "One row per verdict that did not come with the transactions (investigators, chargeback files), by "
+    "the day of its transaction; a correction is a later row.",
 }
 
 

@@ -16,6 +16,7 @@ from switchyard.fraud import expectations
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset, dataset_of
 from switchyard.fraud.features import profile_matrices, vectors_of
+from switchyard.fraud.labels import labels_as_of
 from switchyard.lake import Lake, write_text
 from switchyard.learning.drift import drift_report
 from switchyard.learning.fitting import Fitted, fit
@@ -67,7 +68,7 @@ def assets() -> list[dg.AssetsDefinition]:
         first, last = lake.days("transactions")[0], (as_of - timedelta(days=1)).date()
         rows = lake.read("transactions", first, last)
         X = vectors_of(lake, rows, profile_matrices(feature_store.historical(rows)))
-        data = dataset_of(rows, lake.read("labels", first, last), X, as_of)
+        data = dataset_of(rows, labels_as_of(lake, first, last, as_of), X, as_of)
         forget_gates(gates_of(settings), ALL_GATES)
         data.save(settings.training / TRAINING_SET)
         yield dg.MaterializeResult(

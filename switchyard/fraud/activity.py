@@ -38,6 +38,7 @@ from switchyard.fraud.events import (
     owned,
     stable_hash,
 )
+from switchyard.fraud.labels import verdicts_beside
 from switchyard.fraud.sliding import (
     COLUMNS,
     CUSTOMER_WIDTH,
@@ -206,10 +207,12 @@ def _chunks(lake: Lake, first: date, end: date, split: date) -> Iterator[_Chunk]
 
 def _arrivals(lake: Lake, first: date, end: date) -> pa.Table:
     """The verdicts 'fraud' that arrived from ``first`` to ``end``."""
+    since = first - timedelta(days=LABEL_DELAY_DAYS)
     tables = [arrow_schema(LABEL).empty_table()]
-    for path in lake.paths("labels", first - timedelta(days=LABEL_DELAY_DAYS), end):
+    for path in lake.paths("labels", since, end):
         tables.append(_between(fraud_verdicts(pq.read_table(path)), first, end))
-    return pa.concat_tables(tables)
+    beside = fraud_verdicts(verdicts_beside(lake, since, end))
+    return pa.concat_tables([*tables, _between(beside, first, end)])
 
 
 def _between(frauds: pa.Table, first: date, last: date) -> pa.Table:

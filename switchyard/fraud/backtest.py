@@ -22,6 +22,7 @@ from switchyard.fraud.activity import build_activity
 from switchyard.fraud.columns import FEATURES, names
 from switchyard.fraud.dataset import Dataset, dataset_of
 from switchyard.fraud.features import code_hash, vectors_of
+from switchyard.fraud.labels import labels_as_of
 from switchyard.fraud.landing import land_raw, validate_days
 from switchyard.fraud.sources import Source, source_of
 from switchyard.fraud.windows import build_profiles
@@ -144,7 +145,7 @@ def _dataset(lake: Lake, split: Split) -> Dataset:
     """Vectors of the training window and of the test week, with the labels known when the test began."""
     start, end = split.refit.start.date(), split.test.end.date() - timedelta(days=1)
     rows = lake.read("transactions", start, end)
-    labels = lake.read("labels", start, end)
+    labels = labels_as_of(lake, start, end, split.test.start)
     return dataset_of(rows, labels, vectors_of(lake, rows), split.test.start)
 
 

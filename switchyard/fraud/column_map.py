@@ -43,7 +43,7 @@ NEEDED = tuple(
 """Ours that the file itself must have; a currency can be the home's."""
 CONSTANTS = tuple(name for name in RAW if name not in (*NEEDED, "device_id"))
 
-_VERDICTS = {
+VERDICT_WORDS = {
     **dict.fromkeys(["1", "true", "t", "yes", "y"], True),
     **dict.fromkeys(["0", "false", "f", "no", "n"], False),
 }
@@ -203,8 +203,8 @@ def _verdicts(
     said = texts.pop("is_fraud", None)
     if said is None:
         return pa.nulls(len(moment), pa.bool_()), pa.nulls(len(moment), MOMENT)
-    index = pc.index_in(pc.utf8_lower(said), value_set=pa.array(list(_VERDICTS)))
-    is_fraud = pa.array(list(_VERDICTS.values())).take(index)
+    index = pc.index_in(pc.utf8_lower(said), value_set=pa.array(list(VERDICT_WORDS)))
+    is_fraud = pa.array(list(VERDICT_WORDS.values())).take(index)
     _refuse(cells, "is_fraud", pc.and_(pc.is_valid(said), pc.is_null(is_fraud)), said,
             "is no verdict; it must be 1 or 0, true or false, yes or no")  # fmt: skip
     if columns.label_delay_days is not None:

@@ -1,8 +1,9 @@
 """Closed segments of the journal into the lake, exactly once, however often it is run or killed.
 
-One row per record, in tables by the UTC day on which it was received: ``decisions``, ``shadows``,
-``served_events`` and ``verdicts``. A day's file names the segments it holds, so a repeated run adds none twice; a segment whose
-every day is written is marked, and may go once it is old. Not here: reading single decisions (``explain``).
+One row per record, in tables by the UTC day on which it was received: ``decisions``, ``shadows`` and
+``served_events``; a day's file names the segments it holds, so a repeated run adds none twice. Verdicts go into the label
+ledger, which holds each once (``labels``). A segment whose every day is written is marked, and may go once it is old.
+Not here: reading single decisions (``explain``).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from switchyard.errors import JournalError
-from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
+from switchyard.fraud.columns import TRANSACTION, arrow_schema
+from switchyard.fraud.labels import LEDGER, LEDGER_SCHEMA, record_labels
 from switchyard.lake import Lake, write_text
 from switchyard.lock import alone
 from switchyard.serving.index import growing_path, sorted_path
@@ -109,14 +111,14 @@ SCHEMAS = {
     "decisions": pa.schema([*_RECEIVED, *DECISION_COLUMNS, *arrow_schema(TRANSACTION)]),
     "shadows": pa.schema([*_RECEIVED, *SHADOW_COLUMNS]),
     "served_events": pa.schema([*_RECEIVED, *arrow_schema(TRANSACTION)]),
-    "verdicts": pa.schema([*_RECEIVED, *arrow_schema(LABEL)]),
+    LEDGER: LEDGER_SCHEMA,
 }
 """Table of the lake -> its columns."""
 _TABLE_OF = {
     "decision": "decisions",
     "shadow": "shadows",
     "event": "served_events",
-    "label": "verdicts",
+    "label": LEDGER,
 }
 
 _Rows = dict[tuple[str, date], list[dict[str, Any]]]
@@ -172,7 +174,10 @@ def _bring(some: Sequence[Path], lake: Lake, rows: dict[str, int]) -> int:
             segment for segment in some if stack.enter_context(closed_segment(segment)) is not None
         ]
         for (table, day), found in _rows_of(closed).items():
-            rows[table] += _add(lake, table, day, found)
+            if table == LEDGER:
+                rows[table] += record_labels(lake, _verdicts(found))
+            else:
+                rows[table] += _add(lake, table, day, found)
         for segment in closed:
             write_text("", marker_of(segment))
         return len(closed)
@@ -201,7 +206,7 @@ def _rows_of(closed: Sequence[Path]) -> _Rows:
         for body in whole_bodies(segment):
             record = _decode(body)
             table = _TABLE_OF.get(record.get("type", ""))
-            if table is None:
+            if table is None or record.get("from_source"):  # the source's own are in its table
                 continue
             try:
                 day = datetime.fromtimestamp(record["received_at"] // 1_000_000, UTC).date()
@@ -219,6 +224,11 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
     return {name.removesuffix("_us"): value for name, value in flat.items()}
 
 
+def _verdicts(found: list[dict[str, Any]]) -> pa.Table:
+    told = {"source": "investigator"}
+    return _as_rows(LEDGER, [row | told | {"recorded_at": row["received_at"]} for row in found])
+
+
 def _add(lake: Lake, table: str, day: date, found: list[dict[str, Any]]) -> int:
     """Add the rows of segments that the day does not hold yet, and write the day whole; rows added."""
     path = lake.path(table, day)
@@ -226,22 +236,27 @@ def _add(lake: Lake, table: str, day: date, found: list[dict[str, Any]]) -> int:
     new = [row for row in found if row["segment"] not in held]
     if not new:
         return 0
-    schema = SCHEMAS[table]
-    try:
-        rows = pa.Table.from_pylist(new, schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise JournalError(
-            f"records of {sorted({row['segment'] for row in new})} are no rows of {table!r}: {error}; "
-            "they were written by another version, compact them with its code"
-        ) from error
+    rows = _as_rows(table, new)
     if path.exists():
         held_rows = pq.read_table(path).replace_schema_metadata(None)
         both = pa.concat_tables([held_rows, rows], promote_options="default")
-        rows = both.select(schema.names)  # a column that an earlier version did not have is null
+        rows = both.select(
+            rows.schema.names
+        )  # a column that an earlier version did not have is null
     names = sorted(held | {row["segment"] for row in new})
     rows = rows.sort_by("received_at").replace_schema_metadata({_HELD: json.dumps(names)})
     lake.write(table, day, rows)
     return len(new)
+
+
+def _as_rows(table: str, found: list[dict[str, Any]]) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(found, SCHEMAS[table])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise JournalError(
+            f"records of {sorted({row['segment'] for row in found})} are no rows of {table!r}: {error}; "
+            "they were written by another version, compact them with its code"
+        ) from error
 
 
 def segments_in(path: Path) -> set[str]:

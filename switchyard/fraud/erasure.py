@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from switchyard.fraud.activity import customer_windows_of
 from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
 from switchyard.fraud.footprint import Footprint
+from switchyard.fraud.labels import verdicts_beside
 from switchyard.fraud.pseudonyms import Bools, Pseudonyms, with_values
 from switchyard.fraud.traces import Wanted
 from switchyard.lake import Lake, write_parquet, write_text
@@ -69,11 +70,22 @@ def windows_left(lake: Lake, footprint: Footprint, pseudonyms: Pseudonyms) -> pa
     when ``activity_windows`` is built again."""
     left = [pseudonyms.transaction(name) for name in footprint.transactions]
     transactions = _of(lake, "transactions", left, arrow_schema(TRANSACTION))
-    labels = _of(lake, "labels", left, arrow_schema(LABEL))
+    labels = pa.concat_tables(
+        [_of(lake, "labels", left, arrow_schema(LABEL)), _beside(lake, transactions)]
+    )
     table = transactions.select(["transaction_id"])
     for column in customer_windows_of(transactions, labels):
         table = table.append_column(*column)
     return table
+
+
+def _beside(lake: Lake, transactions: pa.Table) -> pa.Table:
+    """The investigators' verdicts on these transactions."""
+    if len(transactions) == 0:
+        return arrow_schema(LABEL).empty_table()
+    span = pc.min_max(transactions["event_timestamp"]).as_py()
+    told = verdicts_beside(lake, span["min"].date(), span["max"].date())
+    return told.filter(pc.is_in(told["transaction_id"], transactions["transaction_id"]))
 
 
 def erase_activity(

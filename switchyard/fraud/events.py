@@ -156,10 +156,10 @@ def fraud_verdicts(labels: pa.Table) -> pa.Table:
 
 
 def keys_of(table: pa.Table) -> pa.Array:
-    """What tells transactions apart, as one string each: the id, which may come again after 35 days, and
-    the event time."""
-    at = pa.array(micros(table["event_timestamp"])).cast(pa.string())
-    return pc.binary_join_element_wise(at, table["transaction_id"].combine_chunks(), " ")
+    """What tells transactions apart, as one string each: the id, which may come again after 35 days, and the event
+    day (somebody who judges a transaction may know its time to the second only)."""
+    day = pa.array(micros(table["event_timestamp"]) // 86_400_000_000).cast(pa.string())
+    return pc.binary_join_element_wise(day, table["transaction_id"].combine_chunks(), " ")
 
 
 def events_of(transactions: pa.Table, frauds: pa.Table | None) -> Events:

@@ -1,4 +1,4 @@
-"""One experiment as its judge takes it, from what the journal says of it and what the lake's labels say later.
+"""One experiment as its judge takes it, from what the journal says of it and what labels say later.
 
 Each decision counts once: a journal is read on from where the last reading ended, an event day's labels are
 taken when it has matured, and both places stand in the state, which is written whole. Decisions whose day has not matured
@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from switchyard.fraud.events import stable_hash
+from switchyard.fraud.labels import labels_as_of
 from switchyard.lake import Lake, write_parquet, write_text
 from switchyard.learning import Floats
 from switchyard.learning.canary import CanaryState, Decisions
@@ -159,9 +160,9 @@ class Experiments:
 
     def mature(self, phase: Phase, known: Experiment, until: date, now: datetime) -> Experiment:
         """The labels of the event days up to ``until`` that are known at ``now``, added day by day and saved;
-        stops at a day of which the lake has no labels."""
+        stops at a day that was not landed yet."""
         for day in sorted(date.fromisoformat(f.name) for f in self._of(phase).glob("????-??-??")):
-            if day > until or not self._lake.has("labels", day):
+            if day > until or not self._lake.has("transactions", day):
                 break
             if known.matured is None or day > known.matured:
                 matured = self._matured(phase, known, day, now)
@@ -214,9 +215,7 @@ class Experiments:
     def _matured(self, phase: Phase, known: Experiment, day: date, now: datetime) -> Matured:
         files = sorted((self._of(phase) / str(day)).glob("[0-9]*.parquet"))
         seen = pa.concat_tables([pq.read_table(file) for file in files])
-        labels = self._lake.read("labels", day)
-        labels = labels.filter(pc.less_equal(labels["label_available_at"], pa.scalar(now)))
-        labels = labels.select(["transaction_id", "is_fraud"])
+        labels = labels_as_of(self._lake, day, day, now).select(["transaction_id", "is_fraud"])
         rows = seen.join(labels, "transaction_id", join_type="inner")
         return Matured(
             arm=rows["arm"].to_numpy(),

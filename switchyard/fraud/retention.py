@@ -21,10 +21,11 @@ from switchyard.lake import Lake, write_parquet
 from switchyard.serving.segments import segments
 from switchyard.settings import Settings
 
-HISTORY = ("raw_transactions", "raw_labels", "transactions", "labels",
+HISTORY = ("raw_transactions", "raw_labels", "transactions", "labels", "label_ledger",
            "customer_profiles", "terminal_profiles", "activity_windows")  # fmt: skip
 """Kept and removed together: training needs the features of every transaction that is there."""
-SERVED = ("decisions", "shadows", "served_events", "verdicts", "batch_scores")
+SERVED = ("decisions", "shadows", "served_events", "batch_scores")
+SET_ASIDE = ("quarantine", "refused_labels")
 _STRIPPED = b"switchyard.vectors"
 _BASELINE = re.compile(rb'"type":"baseline".*?"file":"([^"]+)"')
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -58,7 +59,7 @@ def _too_old(
     settings: Settings, lake: Lake, now: datetime, named: Collection[str]
 ) -> Iterator[tuple[str, str, list[Path]]]:
     """Place, setting, and the files and folders that go."""
-    for tables, setting in ((HISTORY, "keep_history_days"), (("quarantine",), "keep_quarantine_days"),
+    for tables, setting in ((HISTORY, "keep_history_days"), (SET_ASIDE, "keep_quarantine_days"),
                             (SERVED, "keep_served_days")):  # fmt: skip
         before = _before(settings, setting, now)
         for table in tables:

@@ -7,6 +7,7 @@ be recomputed. Not here: the format and its rules (``serving.online_store``), th
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -125,10 +126,15 @@ def _catch_up(
     with journal_of(settings) as journal:
         for start in range(0, len(happened), _GROUP):
             group = happened[start : start + _GROUP]
-            journal.append([taken.record for taken in group])
+            journal.append([_of_source(taken) for taken in group])
             journal.append(_append(store, domain, group))
     store.raise_activity_cutoff(cutoff_us)
     return len(happened)
+
+
+def _of_source(taken: Taken) -> Mapping[str, Any]:
+    """Its record; of a verdict marked, since the label ledger holds those of others."""
+    return {**taken.record, "from_source": True} if taken.kind == "label" else taken.record
 
 
 def _append(store: OnlineStore, domain: FraudDomain, group: list[Taken]) -> list[Any]:

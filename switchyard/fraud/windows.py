@@ -45,6 +45,7 @@ from switchyard.fraud.events import (
     micros,
     stable_hash,
 )
+from switchyard.fraud.labels import verdicts_beside
 from switchyard.fraud.sliding import DAY_US, HOUR_US
 from switchyard.lake import Lake, days_between
 
@@ -307,9 +308,10 @@ def _facts(engine: duckdb.DuckDBPyConnection, lake: Lake, first: date, end: date
             f"the lake has no 'transactions' from {first} to {end} below {lake.root}; "
             "materialize 'transactions' for these days first"
         )
-    delay = timedelta(days=LABEL_DELAY_DAYS)
+    since = first - timedelta(days=LABEL_DELAY_DAYS)
     _read(engine, "transactions", transactions, arrow_schema(TRANSACTION))
-    _read(engine, "labels", lake.paths("labels", first - delay, end), arrow_schema(LABEL))
+    _read(engine, "labels", lake.paths("labels", since, end), arrow_schema(LABEL))
+    engine.register("beside", verdicts_beside(lake, since, end))
     _register_bits(engine, "device", "device_id", stable_hash)
     _register_bits(engine, "country", "terminal_country", country_code)
     engine.execute(f"""
@@ -323,7 +325,7 @@ def _facts(engine: duckdb.DuckDBPyConnection, lake: Lake, first: date, end: date
         UNION ALL
         SELECT customer_id, terminal_id, epoch_us(label_available_at) // {DAY_US} AS day,
             0, 1, CAST(is_fraud AS INTEGER), 0, NULL, NULL, NULL, 0, 0
-        FROM labels
+        FROM (SELECT * FROM labels UNION ALL BY NAME SELECT * FROM beside)
         WHERE label_available_at IS NOT NULL
             AND epoch_us(label_available_at) // {DAY_US}
                 BETWEEN {(first - _EPOCH).days} AND {(end - _EPOCH).days}

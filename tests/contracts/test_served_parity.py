@@ -14,11 +14,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from switchyard.fraud.activity import build_activity
 from switchyard.fraud.bodies import label_body, transaction_body
+from switchyard.fraud.columns import FEATURES, names
+from switchyard.fraud.compaction import compact
+from switchyard.fraud.events import LABEL_DELAY_DAYS
 from switchyard.fraud.online import VIEWS, FraudDomain, FraudReader, cold_store_of
 from switchyard.fraud.rebuild import refill
 from switchyard.fraud.recompute import recompute
@@ -47,6 +52,11 @@ READER = FraudReader(Parser("EUR", future_limit=None), FraudDomain(100))
 NOW_US = (WRITTEN - EPOCH) // timedelta(microseconds=1)
 Traffic = tuple[list[Row], list[Row], list[list[tuple[str, Row]]]]
 _WAYS = ("decide", "event", "label", "decide without the store")
+_FROM_VERDICTS = (
+    "customer_fraud_label_count_30d",
+    "terminal_fraud_label_count_24h",
+    "terminal_fraud_label_count_30d",
+)
 _numbers = itertools.count()
 
 
@@ -106,6 +116,40 @@ def test_every_journalled_vector_comes_out_again(
     decided = {r["transaction"]["transaction_id"] for r in records if r["type"] == "decision"}
     assert recomputed.differences == ()
     assert recomputed.rows >= len(decided)
+
+
+@settings(max_examples=8)
+@given(streams(max_size=12))
+def test_verdicts_that_only_the_service_was_told_count_offline_as_they_did_online(
+    home: Path, release: Release, stream: tuple[list[Row], list[Row]]
+) -> None:
+    transactions, labels = stream
+    told = [row for row in labels if row["label_available_at"] and _in_time(row)]
+    sent = [(row["event_timestamp"], "decide", row) for row in transactions]
+    sent += [(row["label_available_at"], "label", row) for row in told]
+    with tempfile.TemporaryDirectory() as folder:
+        lake = land(Path(folder) / "lake", transactions)
+        engine = make_engine(valkey.start(home), release, Path(folder) / "journal")
+        for _, what, row in sorted(sent, key=lambda each: each[:2]):  # ties count for neither side
+            serve(engine, [(what, row)])
+        engine.close()
+
+        compact(engine.journal.folder, lake)
+        days = lake.days("transactions")
+        build_activity(lake, days[0], days[-1])
+        offline = lake.read("activity_windows", days[0], days[-1]).to_pylist()
+        served = pa.concat_tables(lake.read("decisions", day) for day in lake.days("decisions"))
+
+    places = {name: names(FEATURES).index(name) for name in _FROM_VERDICTS}
+    online = {
+        row["transaction_id"]: [row["vector"][at] for at in places.values()]
+        for row in served.to_pylist()
+    }
+    assert online == {row["transaction_id"]: [row[name] for name in places] for row in offline}
+
+
+def _in_time(label: Row) -> bool:
+    return label["label_available_at"] - label["event_timestamp"] <= LABEL_DELAY_DAYS * DAY
 
 
 def make_engine(url: str, release: Release, journal: Path) -> Engine[Transaction]:

@@ -134,7 +134,7 @@ def lake(tmp_path: Path) -> Lake:
 def test_every_record_becomes_a_row_of_its_day_with_its_types(journal: Path, lake: Lake) -> None:
     done = compact(journal, lake)
 
-    assert done.rows == {"decisions": 12, "shadows": 3, "served_events": 3, "verdicts": 3}
+    assert done.rows == {"decisions": 12, "shadows": 3, "served_events": 3, "label_ledger": 3}
     assert done.segments == len(segments(journal))
     assert tuple(lake.days("decisions")) == DAYS
     assert len(lake.read("decisions", DAYS[0])) == 6
@@ -148,7 +148,11 @@ def test_every_record_becomes_a_row_of_its_day_with_its_types(journal: Path, lak
     assert row["degraded"] == ["stale_profile"]
     assert (row["variant"], row["experiment"], row["plan"]) == ("challenger", "5a17", 7)
     assert [r["score"] for r in rows_of(lake, "shadows").to_pylist()] == [0.5, None, 0.5]
-    assert [r["is_fraud"] for r in rows_of(lake, "verdicts").to_pylist()] == [False, True, False]
+    assert [r["is_fraud"] for r in rows_of(lake, "label_ledger").to_pylist()] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_repeated_run_adds_nothing_and_a_later_one_what_is_new(journal: Path, lake: Lake) -> None:
@@ -162,6 +166,32 @@ def test_a_repeated_run_adds_nothing_and_a_later_one_what_is_new(journal: Path, 
     assert later.rows["decisions"] == 3
     assert sorted(decision_ids(lake)) == sorted(f"d{n}" for n in range(15))
     assert compacted_names(journal) == {segment.name for segment in segments(journal)}
+
+
+def test_a_verdict_that_the_journal_has_from_the_source_is_none_of_the_ledger(
+    tmp_path: Path, lake: Lake
+) -> None:
+    verdict = {
+        "type": "label",
+        "received_at": MIDNIGHT_US,
+        "transaction_id": "t1",
+        "customer_id": "c1",
+        "terminal_id": "s1",
+        "event_timestamp_us": MIDNIGHT_US - 60_000_000,
+        "is_fraud": True,
+        "label_available_at_us": MIDNIGHT_US,
+    }
+    with Journal(tmp_path / "journal") as journal:
+        journal.append(
+            [verdict | {"from_source": True}, verdict | {"transaction_id": "t2"}, verdict]
+        )
+
+    compact(tmp_path / "journal", lake)
+
+    rows = rows_of(lake, "label_ledger").to_pylist()
+    assert [row["transaction_id"] for row in rows] == ["t2", "t1"]
+    assert {row["source"] for row in rows} == {"investigator"}
+    assert lake.days("label_ledger") == [DAYS[0]]
 
 
 class Killed(BaseException):
@@ -201,7 +231,7 @@ def test_killed_at_any_write_the_next_run_leaves_each_row_once(
     compact(journal, lake)
 
     assert sorted(decision_ids(lake)) == sorted(f"d{n}" for n in range(12))
-    assert len(rows_of(lake, "served_events")) == len(rows_of(lake, "verdicts")) == 3
+    assert len(rows_of(lake, "served_events")) == len(rows_of(lake, "label_ledger")) == 3
 
 
 def test_killed_before_any_segment_was_marked_nothing_is_doubled(journal: Path, lake: Lake) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from switchyard.fraud.columns import LABEL, arrow_schema
+from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
 from switchyard.fraud.experiment import Experiment, Experiments, Phase
+from switchyard.fraud.labels import LEDGER_SCHEMA, record_labels
 from switchyard.lake import Lake
 from switchyard.learning.slices import CHALLENGER, CONTROL
 from switchyard.serving.journal import Journal
@@ -69,6 +70,7 @@ def land_labels(lake: Lake, day: date, numbers: range, known_at: datetime) -> No
         for n in numbers
     ]  # fmt: skip
     lake.write("labels", day, pa.Table.from_pylist(rows, arrow_schema(LABEL)))
+    lake.write("transactions", day, arrow_schema(TRANSACTION).empty_table())
 
 
 def test_each_decision_counts_once_however_often_the_journal_is_read(
@@ -173,6 +175,29 @@ def test_labels_count_once_their_day_has_matured_and_only_those_known_by_then(
     unknown = experiments.mature(CANARY, known, DAY, then - timedelta(days=1)).canary
     assert float(early.canary.outcomes.totals.of(CHALLENGER, "labelled")) == 0
     assert float(unknown.outcomes.totals.of(CHALLENGER, "labelled")) == 0
+
+
+def test_a_verdict_of_the_ledger_counts_for_the_judge_as_the_sources_does(
+    experiments: Experiments, tmp_path: Path
+) -> None:
+    lake, then = Lake(tmp_path / "lake"), NOON + timedelta(days=8)
+    land_labels(lake, DAY, range(4), then - timedelta(hours=2))  # t0 and t2 are fraud
+    found = lake.read("labels", DAY).to_pylist()
+    revised = [
+        row
+        | {"is_fraud": True, "label_available_at": then - timedelta(hours=1), "recorded_at": then}
+        | {"transaction_id": name, "source": "investigator"}
+        for row, name in zip(found, ("t1", "t9"), strict=False)
+    ]
+    record_labels(lake, pa.Table.from_pylist(revised, LEDGER_SCHEMA))
+    with Journal(tmp_path / "journal") as journal:
+        journal.append([make_decision(n, "challenger") for n in range(10)])
+    known = experiments.read_on(CANARY, begun(experiments, CANARY))
+
+    matured = experiments.mature(CANARY, known, DAY, then)
+
+    totals = matured.canary.outcomes.totals
+    assert [float(totals.of(CHALLENGER, c)) for c in ("labelled", "frauds")] == [5, 4]
 
 
 def test_a_matured_day_is_not_counted_again(experiments: Experiments, tmp_path: Path) -> None:

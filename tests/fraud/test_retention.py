@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from switchyard.fraud.compaction import SCHEMAS
-from switchyard.fraud.retention import HISTORY, retain
+from switchyard.fraud.retention import HISTORY, SET_ASIDE, retain
 from switchyard.lake import Lake, write_parquet, write_text
 from switchyard.serving.journal import Journal
 from switchyard.settings import Settings, load_settings
@@ -43,7 +43,7 @@ def decisions_of(day: datetime) -> pa.Table:
 
 def test_days_go_by_the_setting_of_their_table_and_unknown_tables_stay(settings: Settings) -> None:
     lake, day = Lake(settings.lake), NOW.date()
-    for table in (*HISTORY, "verdicts", "quarantine", "somebody_elses"):
+    for table in (*HISTORY, "served_events", *SET_ASIDE, "somebody_elses"):
         for days in (89, 91, 100, 101, 199, 201):
             lake.write(table, day - timedelta(days=days), ROW)
 
@@ -53,19 +53,19 @@ def test_days_go_by_the_setting_of_their_table_and_unknown_tables_stay(settings:
         table: [(day - d).days for d in lake.days(table)] for table in os.listdir(settings.lake)
     }
     assert {table: left[table] for table in HISTORY} == {t: [100, 91, 89] for t in HISTORY}
-    assert left["verdicts"] == [199, 101, 100, 91, 89]
-    assert left["quarantine"] == [89]
+    assert left["served_events"] == [199, 101, 100, 91, 89]
+    assert left["quarantine"] == left["refused_labels"] == [89]
     assert len(left["somebody_elses"]) == 6
     assert {(o.place, o.count, o.setting) for o in gone} == {
         *((f"lake/{table}", 3, "keep_history_days") for table in HISTORY),
-        ("lake/verdicts", 1, "keep_served_days"),
-        ("lake/quarantine", 5, "keep_quarantine_days"),
+        ("lake/served_events", 1, "keep_served_days"),
+        *((f"lake/{table}", 5, "keep_quarantine_days") for table in SET_ASIDE),
     }
 
 
 def test_without_settings_nothing_of_the_lake_goes_but_quarantine(tmp_path: Path) -> None:
     settings, day = load_settings(home=tmp_path), NOW.date() - timedelta(days=5_000)
-    for table in (*HISTORY, "verdicts"):
+    for table in (*HISTORY, "served_events"):
         Lake(settings.lake).write(table, day, ROW)
 
     assert retain(settings, NOW, set()) == []

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from switchyard.errors import StoreError
+from switchyard.fraud.compaction import compact
+from switchyard.fraud.labels import LEDGER
 from switchyard.fraud.online import VIEWS, cold_store_of
-from switchyard.fraud.sync import sync_profiles
+from switchyard.fraud.sync import sync_activity, sync_profiles
 from switchyard.fraud.windows import build_profiles
 from switchyard.lake import Lake
 from switchyard.serving import valkey
 from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.trip import Wanted
-from tests.streams import land, make_transaction
+from switchyard.settings import load_settings
+from tests.streams import NOON, land, make_label, make_transaction
 
 DAY = date(2026, 3, 1)
 
@@ -78,3 +81,17 @@ def test_a_cold_store_that_is_gone_keeps_nothing_from_the_online_one(
         sync_profiles(lake, store, DAY, broken)
 
     assert store.read([Wanted(("c1", "s1"))]).profiles[1][0, 0] == 20_513
+
+
+def test_the_sources_verdicts_that_a_sync_journals_stay_out_of_the_label_ledger(
+    store: OnlineStore, tmp_path: Path
+) -> None:
+    settings, payment = load_settings(home=tmp_path / "home"), make_transaction()
+    lake = land(settings.lake, [payment], [make_label(payment)])
+    sync_activity(lake, store, settings, NOON + timedelta(hours=1))
+    done = sync_activity(lake, store, settings, NOON + timedelta(days=8))
+
+    rows = compact(settings.journal, lake).rows
+
+    assert (rows["served_events"], rows[LEDGER]) == (1, 0)
+    assert done.events == 2

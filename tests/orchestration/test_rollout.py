@@ -25,7 +25,7 @@ from orchestration.cli import main
 from orchestration.definitions import build_definitions
 from orchestration.home import exports
 from orchestration.traffic import asked, change_traffic, current_plan
-from switchyard.fraud.columns import LABEL, arrow_schema
+from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
 from switchyard.fraud.experiment import Phase
 from switchyard.fraud.features import code_hash
 from switchyard.fraud.replay import ReplayPlan, Sender, Sending
@@ -95,7 +95,9 @@ class Rolled:
             for n in range(self.sent)
         ]  # fmt: skip
         labels = pa.Table.from_pylist(rows, arrow_schema(LABEL))
-        Lake(self.settings.lake).write("labels", DAY, labels)
+        lake = Lake(self.settings.lake)
+        lake.write("labels", DAY, labels)
+        lake.write("transactions", DAY, arrow_schema(TRANSACTION).empty_table())
 
     def step(self, after: timedelta = timedelta(hours=6)) -> rollout.Look:
         return rollout.step(self.settings, MORNING + after)
