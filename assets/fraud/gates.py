@@ -15,6 +15,8 @@ DATA_GATES = {
     "vectors_meet_expectations": "Every feature lies in the plausible range of the columns table.",
     "features_resemble_the_window_before": "By Evidently's PSI of the newest week against the week before, "
     "at most half of the features moved.",
+    "test_window_has_matured": "The test week ended a label delay ago and at least half of its verdicts are known: "
+    "nothing is promoted on a window that is still provisional.",
 }
 CANDIDATE_GATES = {
     "candidate_holds_its_own": "The candidate's average precision is no worse than the champion's on the "

@@ -14,13 +14,14 @@ from assets.fraud.gates import ALL_GATES, CANDIDATE_GATES, DATA_GATES, gates_of,
 from assets.ports import FeatureStore
 from switchyard.fraud import expectations
 from switchyard.fraud.columns import FEATURES, names
-from switchyard.fraud.dataset import Dataset, dataset_of
+from switchyard.fraud.dataset import UNKNOWN, Dataset, dataset_of
 from switchyard.fraud.features import profile_matrices, vectors_of
 from switchyard.fraud.labels import labels_as_of
 from switchyard.lake import Lake, write_text
 from switchyard.learning.drift import drift_report
 from switchyard.learning.fitting import Fitted, fit
 from switchyard.learning.gates import forget_gates
+from switchyard.learning.maturity import MaturityPolicy
 from switchyard.learning.models import GradientBoosting, LogisticRegression, Model
 from switchyard.learning.policy import ResemblancePolicy
 from switchyard.learning.shipment import Shipment, shipment_of
@@ -82,6 +83,7 @@ def assets() -> list[dg.AssetsDefinition]:
         )
         yield noted(settings, _vectors_meet_expectations(data))
         yield noted(settings, _resembles_window_before(data, settings, as_of))
+        yield noted(settings, _test_window_has_matured(data, settings))
 
     def model_asset(kind: type[Model], description: str, kinds: set[str]) -> dg.AssetsDefinition:
         @dg.asset(
@@ -172,6 +174,24 @@ def _vectors_meet_expectations(data: Dataset) -> dg.AssetCheckResult:
         )
         or None,
         metadata={"expectations": len(results), "failed": len(failed)},
+    )
+
+
+def _test_window_has_matured(data: Dataset, settings: Settings) -> dg.AssetCheckResult:
+    """A gate: what a candidate is judged by must be known for good."""
+    window = split_of(data, settings).test
+    rows = data.between(window.start, window.end)
+    verdict = MaturityPolicy(settings.label_delay_days).judge(
+        days_since_end=(data.as_of - window.end) / timedelta(days=1),
+        rows=len(rows),
+        known=int((rows.is_fraud != UNKNOWN).sum()),
+    )
+    return dg.AssetCheckResult(
+        asset_key="training_set",
+        check_name="test_window_has_matured",
+        passed=verdict.passed,
+        description="; ".join(verdict.reasons),
+        metadata={"known_share": verdict.figures["known_share"]},
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -175,3 +176,22 @@ def test_vectors_out_of_range_stop_the_training_and_the_models_stay(trained: Hom
     assert after.st_mtime_ns == before.st_mtime_ns
     with pytest.raises(RunFailedError, match="vectors_meet_expectations failed"):
         trained.run("publish")
+
+
+# ---------------------------------------------------------------- verdicts that are late
+
+
+def test_a_test_week_whose_verdicts_are_late_stops_the_training(trained: Home) -> None:
+    for day in trained.lake.days("labels")[-30:]:
+        labels = trained.lake.read("labels", day)
+        place = labels.column_names.index("label_available_at")
+        field = labels.schema.field(place)
+        never = pa.nulls(len(labels), field.type)
+        trained.lake.write("labels", day, labels.set_column(place, field, never))
+    with in_home(trained.settings):
+        feast.apply(trained.settings)
+
+    with pytest.raises(
+        GateClosedError, match=r"test_window_has_matured failed: 0 of \d+ verdicts of the window"
+    ):
+        trained.run("train", config=as_of_config(trained.after))

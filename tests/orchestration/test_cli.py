@@ -19,7 +19,7 @@ from tests.homes import own_environment
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 
 COMMANDS = ["alerts", "approve", "backtest", "bench", "demo", "deploy", "down", "env", "explain",
-            "forget", "labels", "reload", "replay", "retention", "rollout", "score", "serve", "status",
+            "forget", "labels", "monitor", "reload", "replay", "retention", "rollout", "score", "serve", "status",
             "traffic", "ui", "up"]  # fmt: skip
 MAP = """\
 columns: {transaction_id: id, customer_id: card, terminal_id: shop, amount: paid, event_timestamp: at}
