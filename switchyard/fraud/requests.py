@@ -117,6 +117,17 @@ _decode_label = msgspec.json.Decoder(LabelBody).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
 
+def _plainly_read(body: bytes) -> TransactionBody | None:
+    """A body without escapes, if it is a good one: what is wrong with another is said by the one that reads them all."""
+    if b"\\" in body or b"\x7f" in body:
+        return None
+    try:
+        sent: TransactionBody = _decode_unescaped(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return sent
+
+
 class Parser:
     """Reads bodies for one home: its currency, and how far ahead of ``now`` times may lie (None: any)."""
 
@@ -128,8 +139,7 @@ class Parser:
 
     def transaction(self, body: bytes, now: datetime) -> Transaction:
         """Raises RequestError: 400 for what is no JSON, 422 naming the field for what is wrong."""
-        unescaped = b"\\" not in body and b"\x7f" not in body
-        sent: TransactionBody = read(_decode_unescaped if unescaped else _decode_transaction, body)
+        sent = _plainly_read(body) or read(_decode_transaction, body)
         if (sent.currency or self._currency) != self._currency:
             _refuse("currency", f"is {sent.currency!r}; this service decides in {self._currency}")
         _check_country("customer_country", sent.customer_country)

@@ -25,7 +25,12 @@ def make_decision(settings: Settings, **fields: Any) -> None:
         "type": "decision",
         "decision_id": "d1",
         "release": "r1",
-        "transaction": {"transaction_id": "t1", "event_timestamp_us": EVENT_US},
+        "transaction": {
+            "transaction_id": "t1",
+            "customer_id": "c1",
+            "terminal_id": "s1",
+            "event_timestamp_us": EVENT_US,
+        },
         "received_at": EVENT_US,
         "vector": [1.0],
         "epoch": None,

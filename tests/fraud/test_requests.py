@@ -210,3 +210,7 @@ def test_an_escape_in_a_body_changes_nothing_in_what_is_read() -> None:
 
     assert escaped == PARSER.transaction(plain, NOW)
     assert escaped.digest == PARSER.transaction(plain, NOW).digest
+
+
+def test_of_an_empty_body_the_first_field_is_named() -> None:
+    assert refusal(b"{}").field == "transaction_id"
