@@ -10,11 +10,13 @@ import signal
 import subprocess
 import threading
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import redis
@@ -22,10 +24,14 @@ import redis
 from bentos.fraud.build import build_bento, built_from, source_hash
 from switchyard.errors import ReleaseError
 from switchyard.fraud.columns import FEATURES
+from switchyard.fraud.compaction import compact
+from switchyard.fraud.labels import LEDGER, labels_as_of
+from switchyard.lake import Lake
 from switchyard.serving import valkey
 from switchyard.serving.decided import DecidedIndex
 from switchyard.serving.headers import SECURITY_HEADERS
 from switchyard.serving.segments import read_journal
+from switchyard.serving.turnover import turn_over
 from tests.homes import free_port
 from tests.releases import SUSPICIOUS_AMOUNT
 from tests.served import (
@@ -269,6 +275,28 @@ def test_an_event_and_a_verdict_count_in_the_next_decision(served: Served) -> No
     assert (event.status_code, verdict.status_code) == (200, 200)
     assert (vector["customer_tx_count_1min"], vector["customer_fraud_label_count_30d"]) == (1, 1)
     assert record["terminal_seq_seen"] == 2
+
+
+def test_a_verdict_reaches_the_label_ledger_and_a_correction_is_a_second_row(
+    served: Served, tmp_path: Path
+) -> None:
+    label = make_body("judged", customer_id="c7") | {"is_fraud": True}
+    label = {k: v for k, v in label.items() if k not in ("amount", "channel")}
+    for is_fraud in (True, True, False):
+        answer = served.client.post("/v1/labels", json=label | {"is_fraud": is_fraud})
+        assert answer.status_code == 200
+    lake = Lake(tmp_path)
+
+    turn_over(served.journal)
+    compact(served.journal, lake)
+
+    day = date.fromisoformat(label["event_timestamp"][:10])
+    told = lake.read(LEDGER, day).filter(pc.field("customer_id") == "c7").to_pylist()
+    first, second = sorted(row["label_available_at"] for row in told)
+    assert [row["source"] for row in told] == ["investigator"] * 2
+    for moment, is_fraud in ((first, True), (second, False)):
+        known = labels_as_of(lake, day, day, moment).to_pylist()
+        assert [r["is_fraud"] for r in known if r["transaction_id"] == "judged"] == [is_fraud]
 
 
 def test_health_and_metrics_answer_and_a_wrong_method_is_refused(served: Served) -> None:

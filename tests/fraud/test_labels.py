@@ -108,6 +108,19 @@ def test_verdicts_are_filed_by_the_day_of_their_transaction(tmp_path: Path) -> N
     assert known(lake, late, DAY, DAY + timedelta(days=1)) == {"t0": True, "t1": True}
 
 
+def test_a_window_of_days_is_answered_from_the_files_of_these_days_alone(tmp_path: Path) -> None:
+    payment = make_transaction()
+    lake = land(tmp_path, [payment])
+    record(lake, told(make_label(payment)))
+    for days in (-1, 1, 100):
+        for table in ("labels", LEDGER):
+            lake.path(table, DAY + timedelta(days=days)).write_bytes(b"not to be read")
+
+    assert known(lake, NOON + timedelta(days=7)) == {"t1": True}
+    assert record(lake, told(make_label(payment, is_fraud=False))) == 1
+    assert len(verdicts_beside(lake, DAY, DAY)) == 2
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(

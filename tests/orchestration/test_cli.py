@@ -17,6 +17,7 @@ from orchestration.cli import main
 from switchyard.serving import valkey
 from tests.homes import own_environment
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
+from tests.streams import land, make_transaction
 
 COMMANDS = ["alerts", "approve", "backtest", "bench", "demo", "deploy", "down", "env", "explain",
             "forget", "labels", "monitor", "reload", "replay", "retention", "rollout", "score", "serve", "status",
@@ -68,6 +69,22 @@ def test_a_wrong_setting_is_named_with_its_value(switchyard: Callable[..., Resul
 
     assert result.exit_code == 1
     assert result.output.startswith("SettingsError: setting 'workers' is 'none': ")
+
+
+def test_a_file_of_verdicts_is_added_and_its_bad_rows_are_named(
+    switchyard: Callable[..., Result], home: Path, tmp_path: Path
+) -> None:
+    land(home / "lake", [make_transaction()])
+    file, told = tmp_path / "chargebacks.csv", tmp_path / "told.json"
+    head = "transaction_id,is_fraud,label_available_at\n"
+    file.write_text(f"{head}t1,1,2026-04-01T00:00:00Z\nnobody,1,2026-04-01T00:00:00Z\n")
+
+    result = switchyard("labels", "add", str(file), "--json", str(told))
+
+    assert result.exit_code == 0, result.output
+    assert "row 2: the lake has no such transaction" in result.output
+    figures = json.loads(told.read_text())
+    assert (figures["rows"], figures["added"], figures["refused"]) == (2, 1, 1)
 
 
 def test_what_the_command_line_does_not_know_is_a_usage_error(
