@@ -20,7 +20,7 @@ from orchestration import rollout
 from orchestration.retraining_claim import CLAIM_TAG, Claim, fresh_claim
 from switchyard.fraud.labels import labels_as_of
 from switchyard.lake import Lake
-from switchyard.learning.day_reports import DayReports, Level
+from switchyard.learning.day_reports import DayReport, DayReports, Level
 from switchyard.learning.release import read_manifest
 from switchyard.learning.retraining import (
     Retraining,
@@ -81,16 +81,17 @@ def situation(
     report = DayReports(settings.monitoring).newest(level) if level else None
     trained = trained_as_of(settings)
     lake = Lake(settings.lake)
-    asks = report is not None and not report.verdict.passed
+    began = _began(settings, report)
     return Situation(
         now=now,
         trained=trained,
         under_way=_under_way(settings, instance),
         trial=_trial(settings),
         report=report,
+        began=began,
         answered=answered,
         new_labels=_known_since(lake, trained, now) if trigger == "labels" else 0,
-        new_frauds=_frauds_since(lake, asked_on(report), now) if report and asks else 0,
+        new_frauds=_frauds_since(lake, asked_on(report, began), now) if report and began else 0,
     )
 
 
@@ -129,6 +130,17 @@ def _trial(settings: Settings) -> Trial | None:
     if release is None:
         return None
     return Trial(release, known_as_of(read_manifest(settings.releases / release)))
+
+
+def _began(settings: Settings, report: DayReport | None) -> date | None:
+    """The first day of the unbroken run of reports that have not passed, which ``report`` ends; None if it has passed."""
+    if report is None or report.verdict.passed:
+        return None
+    reports = DayReports(settings.monitoring)
+    began = report
+    while (before := reports.before(report.level, began.day)) and not before.verdict.passed:
+        began = before
+    return began.day
 
 
 def _known_since(lake: Lake, since: datetime | None, now: datetime) -> int:

@@ -110,8 +110,8 @@ def _look(settings: Settings, now: datetime, told: promotion.Step) -> Look:
     if plan is None or plan.challenger is None:
         return _candidate(settings, plan)
     if (newer := _replacement(settings, plan)) is not None:
-        told = f"release {newer} has learned what release {plan.challenger} could not, and takes its place on trial"
-        return _on(plan, "rollback", (told,))
+        why = f"release {newer} has learned what release {plan.challenger} could not, and takes its place on trial"
+        return _on(plan, "rollback", (why,))
     if plan.mode == "shadow" and settings.rollout_steps[0] > 0:
         reasons = (f"release {plan.challenger} was put in shadow, which the steps leave out",)
         return _on(plan, "canary", reasons, settings.rollout_steps[0])

@@ -29,7 +29,8 @@ class Situation:
     """All that the policy is told, at ``now`` (event time).
 
     ``trained``: as of when the newest training was, whatever became of it. ``under_way``: in words, why no training can
-    start beside it. ``report``: the newest of the trigger's level. ``answered``: the ask that the trigger has started a
+    start beside it. ``report``: the newest of the trigger's level; ``began``: the first day of the unbroken run of reports
+    that have not passed, which it ends. ``answered``: the ask that the trigger has started a
     training for. ``new_labels``: verdicts that became known since ``trained``; ``new_frauds``: 'fraud' verdicts known on
     transactions since the day of the ask.
     """
@@ -39,6 +40,7 @@ class Situation:
     under_way: str | None = None
     trial: Trial | None = None
     report: DayReport | None = None
+    began: date | None = None
     answered: str | None = None
     new_labels: int = 0
     new_frauds: int = 0
@@ -60,7 +62,7 @@ class RetrainingPolicy:
     """``rest_days`` at least lie between two trainings, ``schedule_days`` before one by schedule. ``least_labels`` new verdicts are a reason of their own. After
     drift of the data ``least_frauds`` of the new days must be known before there is anything to learn from them; a report on
     matured performance has labels by its nature. While a release is on trial only these two start another, and only if
-    that release was trained before the day they ask about."""
+    that release was trained before what they ask about began."""
 
     rest_days: float = 3.0
     schedule_days: float = 7.0
@@ -103,7 +105,7 @@ class RetrainingPolicy:
         told = f"report of {report.day}: {'; '.join(report.verdict.reasons)}"
         if report.verdict.passed:
             return None, told
-        ask = asked_on(report).isoformat()
+        ask = asked_on(report, seen.began).isoformat()
         if trigger == "drift" and seen.new_frauds < self.least_frauds:
             few = (
                 f"{seen.new_frauds} of {self.least_frauds} frauds are known of the days since {ask}"
@@ -119,14 +121,21 @@ class RetrainingPolicy:
         old = False
         if trial.as_of:
             told = f"release {trial.release}, trained as of {trial.as_of:%Y-%m-%d}, is on trial"
-            old = seen.report is not None and trial.as_of.date() <= asked_on(seen.report)
+            old = seen.began is not None and trial.as_of.date() <= seen.began
         if trigger in ("drift", "performance") and old:
             because = f"{wanted.because}; {told} and knows nothing of it"
             return Retraining(True, because, wanted.ask, instead_of=trial.release)
         return Retraining(False, f"{wanted.because}; but {told}", wanted.ask)
 
 
-def asked_on(report: DayReport) -> date:
-    """The day on which what stands in the report was first asked; a report that does not say asks on its own."""
-    said = report.verdict.figures.get("asked_on")
-    return date.fromisoformat(said) if said else report.day
+ASK_AGAIN = timedelta(days=14)
+"""What goes on failing asks again after so long."""
+
+
+def asked_on(report: DayReport, began: date | None) -> date:
+    """The day on which what stands in the report was asked last: as it says itself, else when the run of failing reports
+    began, and every two weeks since."""
+    if said := report.verdict.figures.get("asked_on"):
+        return date.fromisoformat(said)
+    began = began or report.day
+    return began + (report.day - began) // ASK_AGAIN * ASK_AGAIN

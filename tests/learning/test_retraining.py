@@ -24,7 +24,8 @@ def report(passed: bool = False, level: Level = "data", **figures: Any) -> DayRe
 
 def situation(**overrides: Any) -> Situation:
     """The newest training is ten days old, nothing is under way, and the data moved."""
-    told = {"now": NOW, "trained": NOW - timedelta(days=10), "report": report(), "new_frauds": 60}
+    told = {"now": NOW, "trained": NOW - timedelta(days=10), "report": report(), "began": DAY,
+            "new_frauds": 60}  # fmt: skip
     return Situation(**(told | overrides))
 
 
@@ -65,6 +66,26 @@ def test_without_a_report_or_with_a_good_one_nothing_starts(trigger: Trigger):
 
     assert (none.start, none.because) == (False, "there is no report yet")
     assert (good.start, good.because) == (False, "report of 2026-03-18: 5 of 50 features moved")
+
+
+def test_what_goes_on_failing_asks_again_after_two_weeks():
+    asks = [
+        POLICY.judge("performance", situation(began=DAY - timedelta(days=days))).ask
+        for days in (0, 5, 13, 14, 20)
+    ]
+
+    assert asks == ["2026-03-18", "2026-03-13", "2026-03-05", "2026-03-18", "2026-03-12"]
+
+
+def test_a_release_that_was_trained_since_it_began_goes_on_with_its_trial():
+    began = DAY - timedelta(days=6)
+
+    found = POLICY.judge(
+        "performance", situation(began=began, trial=Trial("a newer one", NOW - timedelta(days=4)))
+    )
+
+    assert not found.start
+    assert found.because.endswith("is on trial")
 
 
 def test_new_labels_start_one_past_their_count():

@@ -75,7 +75,7 @@ def test_while_a_run_has_not_ended_nobody_starts_another(home: Home) -> None:
     assert f"run {run.run_id} of 'retrain' has not ended" in found.skip_message
 
 
-def test_the_same_report_asks_only_once_and_the_next_day_s_again(home: Home) -> None:
+def test_what_goes_on_failing_asks_only_once_and_anew_when_it_was_well_between(home: Home) -> None:
     says(home, "model")
     first = tick(home, "on_performance")
     job = home.defs.resolve_job_def("retrain")
@@ -86,12 +86,16 @@ def test_the_same_report_asks_only_once_and_the_next_day_s_again(home: Home) -> 
     again = tick(home, "on_performance", first.cursor)
     says(home, "model", YESTERDAY + timedelta(days=1))
     next_day = tick(home, "on_performance", first.cursor)
+    says(home, "model", YESTERDAY + timedelta(days=2), passed=True)
+    says(home, "model", YESTERDAY + timedelta(days=3))
+    anew = tick(home, "on_performance", first.cursor)
 
     assert first.cursor == str(YESTERDAY)
     assert first.run_requests[0].tags[CLAIM_TAG] == f"performance {YESTERDAY}"
     assert again.run_requests == []
     assert "a training was started for it" in again.skip_message
-    assert len(next_day.run_requests) == 1
+    assert next_day.run_requests == []
+    assert len(anew.run_requests) == 1
 
 
 @pytest.mark.parametrize(

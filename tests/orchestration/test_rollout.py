@@ -365,7 +365,7 @@ def test_a_release_on_trial_that_knows_nothing_of_a_change_makes_room_for_one_th
     old, new = (pack(rolled.settings, Thresholds(0.3, block)) for block in (0.62, 0.64))
     instance, settings = dg.DagsterInstance.ephemeral(), rolled.settings
     rolled.challenge(old)
-    rolled.step()
+    entered = [rolled.step(), rolled.step()]
     moved = DayReport("model", DAY, Verdict(False, ("it fell",), {}))
     DayReports(settings.monitoring).save(moved)
 
@@ -374,6 +374,7 @@ def test_a_release_on_trial_that_knows_nothing_of_a_change_makes_room_for_one_th
     rolled.challenge(new)
     done = [rolled.step(), rolled.step()]
 
+    assert ("shadow", old) in [(look.action, look.release) for look in entered], entered
     assert none is None
     assert f"release {old}, trained as of 2026-02-27, is on trial" in waits.because
     assert starts.instead_of == old
