@@ -42,6 +42,8 @@ from switchyard.settings import Settings, load_settings
 
 SHORT, LONG = 60, 730
 PER_DAY = 500
+FIRST_DAY = date(2024, 1, 1)
+"""So that no day lies ahead of the clock, by which landing refuses what is future."""
 WANTED = 1.2
 REPEATS = 7
 SEGMENTS_A_DAY = 24
@@ -176,7 +178,7 @@ def _ticks(home: _Home) -> Step:
 
 def _homes(root: Path, long: int) -> dict[int, _Home]:
     """The long home, and the short one whose lake holds the newest files of it."""
-    settings = {days: _settings(root / f"history-{days}", days, long) for days in (SHORT, long)}
+    settings = {days: _settings(root / f"history-{days}", long) for days in (SHORT, long)}
     lake = Lake(settings[long].lake)
     day = _last_day(settings[long], long)
     if not lake.has("activity_windows", day):
@@ -190,11 +192,11 @@ def _homes(root: Path, long: int) -> dict[int, _Home]:
     return {days: _home(settings[days], days, day) for days in (SHORT, long)}
 
 
-def _settings(home: Path, days: int, long: int) -> Settings:
-    """Of one world, which the short home sees from its last days on."""
+def _settings(home: Path, long: int) -> Settings:
+    """Of one world of ``long`` days."""
     return load_settings(
         home=home, transactions_per_day=PER_DAY, customers=PER_DAY, terminals=PER_DAY // 2,
-        simulated_days=long,
+        simulated_days=long, first_day=FIRST_DAY,
     )  # fmt: skip
 
 
