@@ -50,8 +50,8 @@ POLICY: dict[str, Any] = {
     "rollout_min_hours": 20,
     "rollout_min_decisions": 200,
     "rollout_min_matured": 5_000,
-    "rollout_outcome_limit": 0.5,
-    "rollout_alpha_proof": 0.2,
+    "rollout_outcome_limit": 0.9,
+    "rollout_alpha_proof": 0.3,
 }
 """Settings of the demonstration that are not the defaults: a simulated day has 3,800 decisions and some 33 frauds, so a trial
 takes larger shares, asks for a smaller sample, and shows less with it."""

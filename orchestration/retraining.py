@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from assets.fraud.training import trained_as_of
 from orchestration import rollout
-from orchestration.retraining_claim import CLAIM_TAG, Claim, fresh_claim
+from orchestration.retraining_claim import CLAIM_TAG, Claim, fresh_claim, last_claim
 from switchyard.fraud.labels import labels_as_of
 from switchyard.lake import Lake
 from switchyard.learning.day_reports import DayReport, DayReports, Level
@@ -129,7 +129,9 @@ def _trial(settings: Settings) -> Trial | None:
     release = rollout.on_trial(settings)
     if release is None:
         return None
-    return Trial(release, known_as_of(read_manifest(settings.releases / release)))
+    claim = last_claim(settings)
+    answers = claim is not None and claim.trigger in LEVELS
+    return Trial(release, known_as_of(read_manifest(settings.releases / release)), answers)
 
 
 def _began(settings: Settings, report: DayReport | None) -> date | None:

@@ -18,10 +18,12 @@ Trigger = Literal["drift", "performance", "labels", "schedule"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The release on trial, or about to be; it has learned what was known at ``as_of`` (None: it does not say)."""
+    """The release on trial, or about to be; it has learned what was known at ``as_of`` (None: it does not say).
+    ``answers``: drift or performance had asked for it, so no later such ask takes its trial from it."""
 
     release: str
     as_of: datetime | None
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class RetrainingPolicy:
         if trial.as_of:
             told = f"release {trial.release}, trained as of {trial.as_of:%Y-%m-%d}, is on trial"
             old = seen.began is not None and trial.as_of.date() <= seen.began
-        if trigger in ("drift", "performance") and old:
+        if trigger in ("drift", "performance") and old and not trial.answers:
             because = f"{wanted.because}; {told} and knows nothing of it"
             return Retraining(True, because, wanted.ask, instead_of=trial.release)
         return Retraining(False, f"{wanted.because}; but {told}", wanted.ask)

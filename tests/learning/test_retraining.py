@@ -84,8 +84,11 @@ def test_a_release_that_was_trained_since_it_began_goes_on_with_its_trial():
         "performance", situation(began=began, trial=Trial("a newer one", NOW - timedelta(days=4)))
     )
 
+    asked_for = POLICY.judge("performance", situation(trial=replace(OLD, answers=True)))
+
     assert not found.start
     assert found.because.endswith("is on trial")
+    assert not asked_for.start
 
 
 def test_new_labels_start_one_past_their_count():
