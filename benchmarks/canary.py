@@ -39,6 +39,7 @@ from switchyard.learning.canary import (
     nobody_blocked,
 )
 from switchyard.learning.guardrails import Guardrail, Weighed, weigh, weigh_all
+from switchyard.learning.metrics import Metric
 from switchyard.learning.outcomes import (
     CLOCK,
     OUTCOMES,
@@ -143,6 +144,8 @@ def bench_of(scored: Scored, policy: RolloutPolicy, **sizes: int) -> Bench:
         thresholds=scored.thresholds,
         seed=0,
     )
+    same = Metric(1.0, 1.0, 1.0)  # both arms are one model, so on any days they block the same
+    promise = replace(promise, beside=same)
     rows = np.bincount(scored.customer[first], minlength=scored.customer.max() + 1)
     spent = np.bincount(
         scored.customer[first], scored.amount_minor[first], minlength=scored.customer.max() + 1

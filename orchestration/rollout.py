@@ -9,7 +9,7 @@ time. Not here: the judge (``switchyard.learning.rollout``), how plan and servic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from switchyard.errors import PlanError, ReleaseError
 from switchyard.fraud.experiment import LOCK, Experiment, Experiments, Phase, last_matured
 from switchyard.lake import Lake
 from switchyard.learning.outcomes import OutcomeLimits
-from switchyard.learning.promise import Promise
+from switchyard.learning.promise import Promise, read_beside
 from switchyard.learning.release import read_manifest
 from switchyard.learning.rollout import Judgement, RolloutPolicy
 from switchyard.lock import alone
@@ -206,7 +206,8 @@ def _phase(settings: Settings, plan: Plan) -> Phase:
 
 def _promise(settings: Settings, plan: Plan) -> Promise:
     assert plan.challenger is not None, "a promise is a challenger's"
-    return Promise.of_manifest(read_manifest(settings.releases / plan.challenger))
+    promise = Promise.of_manifest(read_manifest(settings.releases / plan.challenger))
+    return replace(promise, beside=read_beside(settings.rollouts, plan.challenger, plan.champion))
 
 
 def _judged(settings: Settings, plan: Plan, known: Experiment) -> Look:

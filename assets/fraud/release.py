@@ -20,7 +20,9 @@ from switchyard.fraud.features import code_hash
 from switchyard.lake import write_text
 from switchyard.learning.gates import refuse_unless_passed
 from switchyard.learning.models import GradientBoosting, LogisticRegression
-from switchyard.learning.release import write_release
+from switchyard.learning.promise import note_beside
+from switchyard.learning.release import load_release, write_release
+from switchyard.learning.shipment import Shipment
 from switchyard.settings import Settings
 
 GROUP = "release"
@@ -56,6 +58,7 @@ def assets() -> list[dg.AssetsDefinition]:
             training=ready.model.record,
             metrics=assessed | ready.record(),
         )
+        _compare(settings, made.id, ready)
         write_text(json.dumps({"release": made.id}) + "\n", settings.training / CANDIDATE)
         return dg.MaterializeResult(
             metadata={
@@ -124,6 +127,18 @@ def assets() -> list[dg.AssetsDefinition]:
         )
 
     return [release, registered_model, bento, deployment]
+
+
+def _compare(settings: Settings, release: str, ready: Shipment) -> None:
+    """Note beside the release what it blocks as a multiple of the champion's, for whoever judges its trial; its own content
+    depends on no champion."""
+    champion = registry.release_of(settings.mlflow_tracking_uri, "champion")
+    if champion is None or champion == release:
+        return
+    rival = load_release(settings.releases / champion)
+    if rival.manifest["code_hash"] == code_hash():
+        beside = ready.blocked_beside(rival, seed=settings.seed)
+        note_beside(settings.rollouts, release, champion, beside)
 
 
 def candidate_of(settings: Settings) -> str:

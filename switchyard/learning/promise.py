@@ -6,13 +6,16 @@ Measured when it is made, on the newest days, which it has not learned from; so 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from switchyard.errors import ReleaseError, TrainingError
+from switchyard.lake import write_text
 from switchyard.learning import Bools, Floats, Ints, Verdicts
 from switchyard.learning.metrics import RESAMPLES, Metric, entity_codes, interval, resamples
 from switchyard.learning.thresholds import Thresholds
@@ -36,7 +39,11 @@ def log_odds(score: Floats) -> Floats:
 @dataclass(frozen=True, slots=True)
 class Promise:
     """Mean log-odds of the scores, shares over ``edges`` (one for each of TAILS), shares reviewed and blocked, and
-    customers blocked per decision, each counted once a day; each with its 95 % interval over customers."""
+    customers blocked per decision, each counted once a day; each with its 95 % interval over customers.
+
+    ``beside`` is no part of the record: the customers blocked as a multiple of those that a champion would have blocked
+    on the same days (``blocked_beside``); None where nobody has compared them.
+    """
 
     rows: int
     edges: tuple[float, ...]
@@ -45,6 +52,7 @@ class Promise:
     review: Metric
     block: Metric
     blocked_customers: Metric
+    beside: Metric | None = None
 
     def record(self) -> dict[str, Any]:
         """For JSON, and for a release's content: it depends on the scores alone."""
@@ -116,6 +124,51 @@ def promise_of(
     return Promise(
         len(score), tuple(edges.tolist()), mean, tuple(tails), reviewed, blocked, customers
     )
+
+
+def blocked_beside(
+    blocks: Bools, champion_blocks: Bools, *, entity: Verdicts, day: Ints, seed: int = 0
+) -> Metric:
+    """Customers that one model blocks as a multiple of another's on the same rows, counted once a day each; with the
+    interval of resamples in which both have the same customers.
+
+    >>> both = np.array([True, False])
+    >>> blocked_beside(both, both, entity=np.array([1, 2]), day=np.array([0, 0])).value
+    1.0
+    """
+    code = entity_codes(entity)
+    ours, theirs = (
+        np.bincount(code, _first_of_each(code, day, chosen)) for chosen in (blocks, champion_blocks)
+    )
+    drawn = [
+        _multiple(float(ours @ taken), float(theirs @ taken))
+        for taken in resamples(code, seed=seed)
+    ]
+    return interval(_multiple(ours.sum(), theirs.sum()), np.array(drawn))
+
+
+def note_beside(folder: Path, release: str, champion: str, beside: Metric) -> None:
+    """Keep a comparison of a release with a champion below ``folder``."""
+    told = {"champion": champion, "blocked_customers": beside.record()}
+    write_text(json.dumps(told), _beside_file(folder, release))
+
+
+def read_beside(folder: Path, release: str, champion: str) -> Metric | None:
+    """The comparison of the release with this champion; None if there is none."""
+    try:
+        told = json.loads(_beside_file(folder, release).read_text())
+    except FileNotFoundError:
+        return None
+    return Metric(**told["blocked_customers"]) if told["champion"] == champion else None
+
+
+def _beside_file(folder: Path, release: str) -> Path:
+    return folder / "beside" / f"{release}.json"
+
+
+def _multiple(ours: float, theirs: float) -> float:
+    """One is added to both, so that a champion that blocks nobody has no infinite multiple."""
+    return float((ours + 1) / (theirs + 1))
 
 
 def _first_of_each(code: Ints, day: Ints, chosen: Bools) -> Bools:

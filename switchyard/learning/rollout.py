@@ -173,8 +173,13 @@ class RolloutPolicy:
         return [*rails, self._against_both(promise)]
 
     def _against_both(self, promise: Promise) -> Guardrail:
-        """Customers blocked: beyond a multiple of the control's, and beyond what is promised."""
+        """Customers blocked: beyond a multiple of the control's that allows for what both would have blocked on the promised
+        days; where nobody has compared them, beyond a multiple of the control's and beyond what is promised."""
         name = "customers blocked per decision"
+        if promise.beside is not None:
+            ratio = self.block_ratio * max(1.0, promise.beside.high)
+            says = f"{ratio:.3g} times the control's"
+            return Guardrail(name, BLOCKED_CUSTOMERS, says, ratio, excusable=True)
         _, high = self._share_limits(promise.blocked_customers)
         promised = Guardrail(name, BLOCKED_CUSTOMERS, PROMISED, allowed=high)
         says = f"{self.block_ratio} times the control's and {PROMISED}"

@@ -15,19 +15,32 @@ from typing import Any
 from switchyard.learning import Floats
 from switchyard.learning.drift import score_shares
 from switchyard.learning.fitting import Fitted, Rows, fit_again
-from switchyard.learning.promise import Promise, promise_of
+from switchyard.learning.metrics import Metric
+from switchyard.learning.promise import Promise, blocked_beside, promise_of
+from switchyard.learning.release import Release
 from switchyard.learning.splits import Shipping, Split
 from switchyard.learning.trial import days_of
 
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """Model and fallback as they are shipped, and the model's scores on the newest days."""
+    """Model and fallback as they are shipped, and the rows of the newest days with the model's scores."""
 
     model: Fitted
     baseline: Fitted
     promise: Promise
+    newest: Rows
     score: Floats
+
+    def blocked_beside(self, champion: Release, *, seed: int) -> Metric:
+        """Customers blocked on the newest days, as a multiple of the champion's."""
+        return blocked_beside(
+            self.score >= self.model.thresholds.block,
+            champion.score(self.newest.X) >= champion.thresholds.block,
+            entity=self.newest.entity,
+            day=days_of(self.newest.event_us),
+            seed=seed,
+        )
 
     def record(self) -> dict[str, Any]:
         """For a release's metrics: where the scores lie, and the promise."""
@@ -66,4 +79,4 @@ def shipment_of(
         score, entity=newest.entity, day=days_of(newest.event_us), thresholds=model.thresholds,
         seed=seed,
     )  # fmt: skip
-    return Shipment(model, baseline, promise, score)
+    return Shipment(model, baseline, promise, newest, score)

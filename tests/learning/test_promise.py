@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from switchyard.errors import ReleaseError, TrainingError
-from switchyard.learning.promise import TAILS, Promise, promise_of
+from switchyard.learning.promise import (
+    TAILS,
+    Promise,
+    blocked_beside,
+    note_beside,
+    promise_of,
+    read_beside,
+)
 from switchyard.learning.release import read_manifest
 from switchyard.learning.thresholds import Thresholds
 from tests.releases import make_release
@@ -83,3 +90,22 @@ def test_a_release_that_promises_nothing_is_refused_by_name():
 def test_nothing_is_promised_without_rows():
     with pytest.raises(TrainingError, match="without rows"):
         promised(np.zeros(0))
+
+
+def test_blocks_beside_a_champion_are_compared_on_the_same_customers_and_kept_for_this_champion(
+    tmp_path: Path,
+):
+    rng = np.random.default_rng(1)
+    customer, day = rng.integers(0, 400, 5_000), rng.integers(0, 2, 5_000)
+    champion = rng.random(5_000) < 0.02
+    twice = champion | (rng.random(5_000) < 0.02)
+
+    same = blocked_beside(champion, champion, entity=customer, day=day)
+    more = blocked_beside(twice, champion, entity=customer, day=day)
+    note_beside(tmp_path, "new", "old", more)
+
+    assert (same.value, same.low, same.high) == (1.0, 1.0, 1.0)
+    assert 1.4 < more.low < more.value < more.high
+    assert read_beside(tmp_path, "new", "old") == more
+    assert read_beside(tmp_path, "new", "another") is None
+    assert read_beside(tmp_path, "newer", "old") is None

@@ -12,6 +12,7 @@ import pytest
 
 from switchyard.errors import InputError
 from switchyard.learning.canary import DAY_US, CanaryState
+from switchyard.learning.metrics import Metric
 from switchyard.learning.outcomes import Costs
 from switchyard.learning.promise import Promise, promise_of
 from switchyard.learning.rollout import PHASES, RolloutPolicy
@@ -90,6 +91,15 @@ def test_a_challenger_that_blocks_more_because_the_world_changed_goes_on():
     blocks = [float(experiment.decisions.totals.of(arm, "blocks")) for arm in (0, 1)]
     assert blocks[0] > 3 * blocks[1]
     assert found.action == "promote", found.reasons
+
+
+def test_blocks_beyond_what_both_would_have_blocked_are_found_whatever_the_promise_covers():
+    promise, experiment = blocking_more()
+    alike = replace(promise, beside=Metric(1.0, 1.0, 1.0))
+    known = replace(promise, beside=Metric(4.0, 3.5, 5.0))
+
+    assert POLICY.judge(experiment, alike).action == "rollback"
+    assert POLICY.judge(experiment, known).action == "promote"
 
 
 def test_the_same_without_having_promised_it_is_rolled_back():
