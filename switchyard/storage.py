@@ -31,7 +31,8 @@ DRIVERS = {"s3": "s3"}
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _PATTERN = re.compile(r"[*?\[\]#\\\x00-\x1f\x7f]")
 """What drivers take for a pattern, a query or a fragment."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/\s:]*:\S*)@")
+"""A secret may hold slashes; a bucket's name holds no colon."""
 _BLOCK_BYTES = 8 * 1024 * 1024
 """Of an object, read at a time."""
 _BUFFER_BYTES = 1024 * 1024
@@ -86,6 +87,8 @@ def without_credentials(text: str) -> str:
 
     >>> without_credentials("batch_roots is 's3://key:secret@bucket/in'")
     "batch_roots is 's3://...@bucket/in'"
+    >>> without_credentials("s3://key:se/cr+et@bucket/in, s3://bucket/a@b")
+    's3://...@bucket/in, s3://bucket/a@b'
     """
     return _CREDENTIALS.sub("...@", text)
 
