@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from switchyard.fraud.skew import checkpoint_path
 from switchyard.lake import Lake, write_parquet
 from switchyard.serving.segments import segments
 from switchyard.settings import Settings
@@ -84,6 +85,11 @@ def _too_old(
             if path.is_dir() and path.name not in named
         ],
     )
+    yield (
+        "exploration/",
+        "keep_logs_days",
+        _dated_before(settings.exploration, _before(settings, "keep_logs_days", now)),
+    )
     yield "activity/", "journal_days", _snapshots_unnamed(settings, now)
 
 
@@ -111,7 +117,8 @@ def _unwritten(paths: Iterable[Path], days: int | None, now: datetime) -> list[P
 
 def _snapshots_unnamed(settings: Settings, now: datetime) -> list[Path]:
     """Snapshots of activity that no segment of the journal names any more: nothing is recomputed with them."""
-    old = _unwritten(settings.activity.glob("*.parquet"), settings.journal_days, now)
+    snapshots = set(settings.activity.glob("*.parquet")) - {checkpoint_path(settings)}
+    old = _unwritten(snapshots, settings.journal_days, now)
     if not old:
         return []
     named = {

@@ -100,7 +100,7 @@ def exploration_of(settings: Settings) -> Exploration | None:
     if not settings.exploration_share:
         return None
     return Exploration(
-        settings.home / "exploration",
+        settings.exploration,
         settings.exploration_share,
         settings.exploration_most_minor,
         settings.exploration_budget_minor,

@@ -12,6 +12,7 @@ import pytest
 
 from switchyard.fraud.compaction import SCHEMAS
 from switchyard.fraud.retention import HISTORY, SET_ASIDE, retain
+from switchyard.fraud.skew import checkpoint_path
 from switchyard.lake import Lake, write_parquet, write_text
 from switchyard.serving.journal import Journal
 from switchyard.settings import Settings, load_settings
@@ -135,6 +136,24 @@ def test_a_snapshot_goes_once_no_segment_names_it(settings: Settings) -> None:
     retain(settings, NOW, set())
 
     assert sorted(os.listdir(settings.activity)) == ["named.parquet", "young.parquet"]
+
+
+def test_the_skew_checks_checkpoint_stays_however_old(settings: Settings) -> None:
+    write_parquet(ROW, checkpoint_path(settings))
+    age(checkpoint_path(settings), 400)
+
+    assert retain(settings, NOW, set()) == []
+    assert checkpoint_path(settings).exists()
+
+
+def test_what_was_explored_goes_with_the_logs_but_never_yesterdays(settings: Settings) -> None:
+    for day in ("2026-05-29", "2026-05-30", "2026-05-31", "2026-06-01"):
+        write_text("", settings.exploration / day)
+    shortest = settings.model_copy(update={"keep_logs_days": 1})
+
+    retain(shortest, NOW, set())
+
+    assert sorted(os.listdir(settings.exploration)) == ["2026-05-31", "2026-06-01"]
 
 
 def test_logs_and_reports_go_by_their_age(settings: Settings) -> None:
