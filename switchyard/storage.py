@@ -100,7 +100,7 @@ def files_in(source: Place) -> list[Found]:
     """``source`` if it is a file, else all of the folder's Parquet files, sorted by name.
 
     In a folder names that begin with a dot or an underscore are passed over, with all below them. Raises
-    StorageError if the object store can't be asked.
+    InputError if a link in it leads out of it, StorageError if the object store can't be asked.
     """
     found = _local_files(source) if isinstance(source, Path) else _objects(source)
     shown = (e for e in found if e.place == source or not re.search(r"(^|/)[._]", e.name))
@@ -193,9 +193,20 @@ def _object_at(scheme: str, rest: str) -> UPath:
 def _local_files(source: Path) -> Iterator[Found]:
     paths = [source] if source.is_file() else source.rglob("*.parquet")
     for path in paths:
+        if path != source and path.is_symlink():
+            _check_link(path, source)
         stat = path.stat()
         name = source.name if path == source else path.relative_to(source).as_posix()
         yield Found(path, name, f"{stat.st_size} {stat.st_mtime_ns}")
+
+
+def _check_link(link: Path, folder: Path) -> None:
+    """Whoever may name the folder gets to see what is in it, and no other file."""
+    to = link.resolve()
+    if not (to.exists() and to.is_relative_to(folder.resolve())):
+        raise InputError(
+            f"{link} is a link that leads out of the folder, or nowhere; put the file itself there"
+        )
 
 
 def _objects(source: UPath) -> Iterator[Found]:
