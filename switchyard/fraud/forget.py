@@ -32,6 +32,7 @@ from switchyard.fraud.traces import Trace, Wanted, traces_in_home, traces_in_sto
 from switchyard.lake import Lake
 from switchyard.lock import alone
 from switchyard.serving.cold_store import ColdStore
+from switchyard.serving.exploration import take_out
 from switchyard.serving.lease import Lease
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.rewriting import Rewritten, concerned, finish_rewriting, rewrite
@@ -252,6 +253,10 @@ class _Work:
             self.settings.rollouts, self.footprint.customer_id, dry_run=self.dry_run
         )
         self._note("rollouts/", "decisions that wait for the shadow removed", waiting_rows)
+        explored = take_out(
+            self.settings.exploration, self.footprint.transactions, dry_run=self.dry_run
+        )
+        self._note("exploration/", "transactions removed", explored)
         files = [p for p in sorted(home.rglob("*.parquet")) if p.relative_to(home).parts[0] not in _NO_ROWS]  # fmt: skip
         for path in self._each("other tables", files):
             if path.exists():

@@ -49,6 +49,7 @@ from switchyard.lock import alone
 from switchyard.serving import valkey
 from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.engine import Asked, Engine
+from switchyard.serving.exploration import Exploration
 from switchyard.serving.journal import wall_clock_us
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
@@ -221,6 +222,9 @@ def leave_files(world: World) -> None:
     state = {"read": {segment.name: segment.stat().st_size}, "waiting": waits}
     write_text(json.dumps(state), phase / "state.json")
     report = json.dumps({"key": [GONE, "s1"], "other": STAYS})
+    exploration = Exploration(world.settings.exploration, 0.999, 10_000, 10**9)
+    for name in ("served-1", "served-2"):
+        exploration.choose(name, 90, wall_clock_us())
     write_text(report, home / "monitoring" / "skew" / "2026-02-27.json")
 
 
@@ -284,6 +288,7 @@ def test_the_table_says_what_went_where(world: World) -> None:
     assert told["training/", "rows removed"] == 1
     assert told["batch/", "rows removed"] == 1
     assert told["monitoring/", "rows removed"] == 1
+    assert told["exploration/", "transactions removed"] == 1
     assert told["scratch/", "folders removed, made again when needed"] == 1
 
 
