@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
 import msgspec
@@ -69,7 +69,10 @@ def _too_old(
     yield (
         "monitoring/",
         "keep_monitoring_days",
-        _dated_before(settings.monitoring, _before(settings, "keep_monitoring_days", now)),
+        _dated_before(
+            settings.monitoring,
+            _before(settings, "keep_monitoring_days", _newest_report(settings, now)),
+        ),
     )
     yield (
         "logs/",
@@ -99,12 +102,22 @@ def _before(settings: Settings, setting: str, now: datetime) -> date | None:
     return None if days is None else (now - timedelta(days=days)).date()
 
 
+def _newest_report(settings: Settings, now: datetime) -> datetime:
+    """When the newest day ended that monitoring has told of, ``now`` at the latest: a home may hold data of long ago."""
+    days = [date.fromisoformat(d[0]) for _, d in _dated(settings.monitoring)]
+    ended = datetime.combine(max(days, default=now.date()), time.max, now.tzinfo)
+    return min(now, ended)
+
+
+def _dated(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    """Files below the folder that are named after a day, and that day."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [(path, day) for path in files if (day := _DAY.match(path.name))]
+
+
 def _dated_before(folder: Path, before: date | None) -> list[Path]:
     """Files below the folder that are named after a day before."""
-    dated = ((path, _DAY.match(path.name)) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [
-        path for path, day in dated if before and day and date.fromisoformat(day[0]) < before
-    ]  # fmt: skip
+    return [p for p, day in _dated(folder) if before and date.fromisoformat(day[0]) < before]
 
 
 def _unwritten(paths: Iterable[Path], days: int | None, now: datetime) -> list[Path]:

@@ -138,6 +138,19 @@ def test_a_snapshot_goes_once_no_segment_names_it(settings: Settings) -> None:
     assert sorted(os.listdir(settings.activity)) == ["named.parquet", "young.parquet"]
 
 
+def test_reports_on_data_of_long_ago_are_as_old_as_they_are_behind_the_newest(
+    settings: Settings,
+) -> None:
+    """As in a home of the Handbook's data, where all days are of 2018."""
+    for day in ("2016-08-30", "2018-04-01", "2018-09-30"):
+        write_text("{}", settings.monitoring / "data" / f"{day}.json")
+
+    retain(settings, NOW, set())
+
+    left = sorted(path.name for path in settings.monitoring.rglob("*.json"))
+    assert left == ["2018-04-01.json", "2018-09-30.json"]
+
+
 def test_the_skew_checks_checkpoint_stays_however_old(settings: Settings) -> None:
     write_parquet(ROW, checkpoint_path(settings))
     age(checkpoint_path(settings), 400)
@@ -161,7 +174,7 @@ def test_logs_and_reports_go_by_their_age(settings: Settings) -> None:
     for name, days in (("old.log", 91), ("new.log", 89)):
         write_text("line", logs / name)
         age(logs / name, days)
-    for day in ("2024-05-31", "2024-06-01"):
+    for day in ("2024-05-31", "2024-06-01", "2026-06-01"):
         write_text("{}", settings.monitoring / "data" / f"{day}.json")
         write_text("<p>", settings.monitoring / "data" / f"{day}.html")
 
@@ -169,4 +182,6 @@ def test_logs_and_reports_go_by_their_age(settings: Settings) -> None:
 
     assert os.listdir(logs) == ["new.log"]
     left = sorted(path.name for path in settings.monitoring.rglob("*.*"))
-    assert left == ["2024-06-01.html", "2024-06-01.json"]
+    assert left == [
+        f"{day}.{kind}" for day in ("2024-06-01", "2026-06-01") for kind in ("html", "json")
+    ]
