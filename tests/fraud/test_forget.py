@@ -32,6 +32,7 @@ from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import vectors_of
 from switchyard.fraud.forget import forget, would_forget
 from switchyard.fraud.forget_requests import Forgotten, ask, audit, waiting, write_down
+from switchyard.fraud.journalled import decisions_between
 from switchyard.fraud.landing import land_raw, validate_days
 from switchyard.fraud.online import FraudDomain, FraudReader, cold_store_of, online_store_of
 from switchyard.fraud.raw import RAW, RawDay, label_table, raw_table
@@ -461,6 +462,17 @@ def test_the_skew_check_reads_on_where_it_was_and_judges_no_decision_again(world
 
     assert checked(world) == before == (22, 0, 0, 0)
     assert named(world.settings.home, GONE) == []
+
+
+def test_monitoring_counts_what_is_left_once(world: World) -> None:
+    span = (NOON - DAY, NOON + DAY, ["decision_id"])
+    before = decisions_between(world.settings.journal, world.lake, *span)["decision_id"]
+
+    world.forget()
+    compact(world.settings.journal, world.lake)
+
+    left = decisions_between(world.settings.journal, world.lake, *span)["decision_id"].to_pylist()
+    assert (len(before), len(left), len(set(left))) == (22, 11, 11)
 
 
 def test_what_has_no_number_yet_waits_for_it_under_a_stand_in(world: World) -> None:
