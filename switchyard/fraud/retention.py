@@ -17,8 +17,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from switchyard.fraud.compaction import LOCK
 from switchyard.fraud.skew import checkpoint_path
 from switchyard.lake import Lake, write_parquet
+from switchyard.lock import alone
 from switchyard.serving.segments import segments
 from switchyard.settings import Settings
 
@@ -52,8 +54,8 @@ def retain(
     lake, gone = Lake(settings.lake), list[Old]()
     for place, setting, paths in _too_old(settings, lake, now, named):
         gone += _removed(place, "removed", setting, paths, dry_run=dry_run)
-    gone += _without_vectors(settings, lake, now, dry_run=dry_run)
-    return gone
+    with alone(settings.journal / LOCK):  # nobody else writes these days meanwhile
+        return gone + _without_vectors(settings, lake, now, dry_run=dry_run)
 
 
 def _too_old(

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from switchyard.fraud.compaction import SCHEMAS
+from switchyard.fraud.compaction import LOCK, SCHEMAS
 from switchyard.fraud.retention import HISTORY, SET_ASIDE, retain
 from switchyard.fraud.skew import checkpoint_path
 from switchyard.lake import Lake, write_parquet, write_text
+from switchyard.lock import alone
 from switchyard.serving.journal import Journal
 from switchyard.settings import Settings, load_settings
 from tests.streams import NOON, make_transaction
@@ -105,6 +106,25 @@ def test_older_decisions_lose_vectors_and_reasons_once_and_nothing_else(settings
     assert stripped.schema.metadata[b"switchyard.segments"] == b'["s"]'
     assert lake.read("decisions", new.date())["vector"].null_count == 0
     assert ([o.count for o in first], again) == ([1], [])
+
+
+def test_no_compaction_or_forgetting_writes_a_day_that_loses_its_vectors_meanwhile(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def looked(table: pa.Table, path: Path) -> None:
+        with alone(settings.journal / LOCK, wait_s=0) as alone_there:
+            free.append(alone_there)
+        write_parquet(table, path)
+
+    old = NOW - timedelta(days=401)
+    kept = settings.model_copy(update={"keep_served_days": None})
+    Lake(settings.lake).write("decisions", old.date(), decisions_of(old))
+    monkeypatch.setattr("switchyard.fraud.retention.write_parquet", looked)
+    retain(kept, NOW, set())
+
+    assert free == [False]
 
 
 def test_a_bento_that_is_named_or_young_stays(settings: Settings) -> None:
