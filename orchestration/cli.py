@@ -208,11 +208,12 @@ def up() -> None:
     settings = _open()
     from orchestration import deployment
     from orchestration.home import prepare_mlflow
+    from switchyard.serving.wire import shown
 
     prepare_mlflow(settings)
     answers = deployment.up(settings)
     console.print(
-        f"home     {settings.home}\nstore    {os.environ['SWITCHYARD_REDIS_URL']}\n"
+        f"home     {settings.home}\nstore    {shown(os.environ['SWITCHYARD_REDIS_URL'])}\n"
         f"service  {f'{answers.release} at {answers.url}' if answers else 'none was deployed yet'}"
     )
 

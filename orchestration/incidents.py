@@ -149,7 +149,7 @@ def _of_check(said: dg.AssetCheckEvaluation, where: str, link: str, at: datetime
         key=key,
         kind="check",
         what=f"{asset}: {name}",
-        reason=said.description or "the check gives no reason",
+        reason=_sendable(said.description or "the check gives no reason"),
         where=where,
         link=link,
         remedy=_OF_BLOCKING if said.blocking else _OF_WATCHING,
@@ -162,12 +162,18 @@ def _of_step(run: dg.DagsterRun, step: str, reason: str, link: str, at: datetime
         key=_step_key(run.job_name, step),
         kind="step",
         what=f"{run.job_name}, {step}",
-        reason=reason[:2_000],
+        reason=_sendable(reason),
         where=_where(run),
         link=link,
         remedy=_OF_STEP,
         at=at,
     )
+
+
+def _sendable(reason: str) -> str:
+    """Of a length that people read, in characters that every channel and the book can hold: the name of a file need
+    not be made of such."""
+    return reason[:2_000].encode("utf-8", "replace").decode()
 
 
 def _step_key(job: str, step: str | None) -> str:

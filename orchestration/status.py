@@ -15,6 +15,7 @@ from switchyard.errors import StoreError
 from switchyard.fraud.online import online_store_of
 from switchyard.serving import valkey
 from switchyard.serving.traffic import decides, mirrored
+from switchyard.serving.wire import shown
 from switchyard.settings import Settings
 
 
@@ -31,7 +32,7 @@ def status_of(settings: Settings) -> dict[str, Any]:
         "serves": f"{running.release} at {running.url}" if running else None,
         "decides": decides(settings.home, running.release) if running else None,
         "trial": _trial(settings),
-        "store": _store(settings),
+        "store": store_health(settings),
         "freshness": freshness(settings),
     }
 
@@ -62,7 +63,7 @@ def _trial(settings: Settings) -> str | None:
     return f"{plan.challenger} ({described(plan)['mode']})"
 
 
-def _store(settings: Settings) -> str:
+def store_health(settings: Settings) -> str:
     """What the configured or embedded store answers; nothing is started for it."""
     if settings.redis_url is None and not valkey.running(settings.home):
         return "not running"
@@ -71,4 +72,4 @@ def _store(settings: Settings) -> str:
         online_store_of(url).ping()
     except StoreError as error:
         return f"does not answer: {error}"
-    return f"ready at {url}"
+    return f"ready at {shown(url)}"

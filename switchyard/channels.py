@@ -9,6 +9,8 @@ import hashlib
 import logging
 import smtplib
 import ssl
+from contextlib import suppress
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -37,27 +39,24 @@ class Webhook:
     """POST of a JSON object whose ``text`` chat services show; the other fields are for programs."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(
-                "setting 'alert_webhook_url' is no address; it begins with https://"
-            )
-        self.name = f"webhook at {parts.hostname}"
+        self.name = f"webhook at {_host_of(url)}"
         self._url, self._timeout_s = url, timeout_s
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log the address
 
     def send(self, message: Message) -> None:
-        """Raises AlertError unless the answer is a success; a redirect is none."""
+        """Raises AlertError unless the answer is a success; a redirect is none. What it answers besides is not read."""
         told = {"id": message.id, "incident": message.thread, "state": message.word,
                 "title": message.title, "text": message.text}  # fmt: skip
         try:
-            answer = httpx.post(
+            with httpx.stream(
+                "POST",
                 self._url,
                 json=told,
                 timeout=self._timeout_s,
                 headers={"idempotency-key": _short(message.id)},
-            )
-        except httpx.HTTPError as error:
+            ) as answer:
+                pass
+        except (httpx.HTTPError, UnicodeError) as error:  # a host that can't be looked up
             raise AlertError(f"{self.name} was not reached: {type(error).__name__}") from None
         if not answer.is_success:
             raise AlertError(f"{self.name} answered {answer.status_code}")
@@ -77,6 +76,8 @@ class Email:
             )
         self.name = f"e-mail by {settings.alert_smtp_host}"
         self._settings = settings
+        self._sender = _address("alert_email_from", settings.alert_email_from or "")
+        self._to = [_address("alert_email_to", to) for to in settings.alert_email_to]
 
     def send(self, message: Message) -> None:
         """Raises AlertError if the server does not take it for every recipient."""
@@ -85,7 +86,7 @@ class Email:
                 refused = server.send_message(self._mail(message))
         except smtplib.SMTPResponseException as error:
             raise AlertError(f"{self.name} answered {error.smtp_code}") from None
-        except (OSError, smtplib.SMTPException) as error:
+        except (OSError, smtplib.SMTPException, UnicodeError) as error:  # a password beyond ASCII
             raise AlertError(f"{self.name} was not reached: {type(error).__name__}") from None
         if refused:
             raise AlertError(f"{self.name} refused {', '.join(sorted(refused))}")
@@ -110,15 +111,32 @@ class Email:
         return server
 
     def _mail(self, message: Message) -> EmailMessage:
-        sender = Address(addr_spec=self._settings.alert_email_from or "")
         mail = EmailMessage(SMTP)
         mail["Subject"] = " ".join(message.title.split())
-        mail["From"] = sender
-        mail["To"] = [Address(addr_spec=to) for to in self._settings.alert_email_to]
-        mail["Message-ID"] = f"<{_short(message.id)}@{sender.domain}>"
-        mail["References"] = f"<{_short(message.thread)}@{sender.domain}>"
+        mail["From"] = self._sender
+        mail["To"] = self._to
+        mail["Message-ID"] = f"<{_short(message.id)}@{self._sender.domain}>"
+        mail["References"] = f"<{_short(message.thread)}@{self._sender.domain}>"
         mail.set_content(message.text)
         return mail
+
+
+def _host_of(url: str) -> str:
+    """Of a webhook's address. Raises SettingsError without the address if it is none."""
+    with suppress(ValueError, httpx.InvalidURL):
+        address = httpx.URL(url)
+        if address.scheme in ("http", "https") and urlsplit(url).port != 0 and address.host:
+            return address.host
+    raise SettingsError("setting 'alert_webhook_url' is no address; it begins with https://")
+
+
+def _address(setting: str, told: str) -> Address:
+    try:
+        return Address(addr_spec=told)
+    except (ValueError, MessageError, AttributeError):  # the last for a bracket that stays open
+        raise SettingsError(
+            f"setting '{setting}' holds {told!r}, which is no mail address; it must be one, such as ann@bank.com"
+        ) from None
 
 
 def _short(name: str) -> str:

@@ -395,10 +395,16 @@ class Settings(BaseSettings):
         return self.home / "activity"
 
     @property
+    def exploration(self) -> Path:
+        """What was explored of each day, so that its budget holds."""
+        return self.home / "exploration"
+
+    @property
     def bentos(self) -> Path:
         """Bentos of the decision service, each in a folder named after its release."""
         return self.home / "bentoml" / "bentos" / "fraud"
 
+    @property
     def incidents(self) -> Path:
         """What failed, and who was told of it."""
         return self.home / "incidents.json"

@@ -31,7 +31,8 @@ DRIVERS = {"s3": "s3"}
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _PATTERN = re.compile(r"[*?\[\]#\\\x00-\x1f\x7f]")
 """What drivers take for a pattern, a query or a fragment."""
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/\s:]*:\S*)@")
+"""A secret may hold slashes; a bucket's name holds no colon."""
 _BLOCK_BYTES = 8 * 1024 * 1024
 """Of an object, read at a time."""
 _BUFFER_BYTES = 1024 * 1024
@@ -86,6 +87,8 @@ def without_credentials(text: str) -> str:
 
     >>> without_credentials("batch_roots is 's3://key:secret@bucket/in'")
     "batch_roots is 's3://...@bucket/in'"
+    >>> without_credentials("s3://key:se/cr+et@bucket/in, s3://bucket/a@b")
+    's3://...@bucket/in, s3://bucket/a@b'
     """
     return _CREDENTIALS.sub("...@", text)
 
@@ -97,7 +100,7 @@ def files_in(source: Place) -> list[Found]:
     """``source`` if it is a file, else all of the folder's Parquet files, sorted by name.
 
     In a folder names that begin with a dot or an underscore are passed over, with all below them. Raises
-    StorageError if the object store can't be asked.
+    InputError if a link in it leads out of it, StorageError if the object store can't be asked.
     """
     found = _local_files(source) if isinstance(source, Path) else _objects(source)
     shown = (e for e in found if e.place == source or not re.search(r"(^|/)[._]", e.name))
@@ -190,9 +193,20 @@ def _object_at(scheme: str, rest: str) -> UPath:
 def _local_files(source: Path) -> Iterator[Found]:
     paths = [source] if source.is_file() else source.rglob("*.parquet")
     for path in paths:
+        if path != source and path.is_symlink():
+            _check_link(path, source)
         stat = path.stat()
         name = source.name if path == source else path.relative_to(source).as_posix()
         yield Found(path, name, f"{stat.st_size} {stat.st_mtime_ns}")
+
+
+def _check_link(link: Path, folder: Path) -> None:
+    """Whoever may name the folder gets to see what is in it, and no other file."""
+    to = link.resolve()
+    if not (to.exists() and to.is_relative_to(folder.resolve())):
+        raise InputError(
+            f"{link} is a link that leads out of the folder, or nowhere; put the file itself there"
+        )
 
 
 def _objects(source: UPath) -> Iterator[Found]:

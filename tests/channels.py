@@ -6,7 +6,7 @@ import email
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.message import Message as Mail
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, cast
@@ -18,10 +18,11 @@ from tests.homes import free_port
 
 
 class Hook:
-    """A webhook: answers ``status`` to all."""
+    """A webhook: answers ``status`` to all, with a body without end if it is ``endless``."""
 
     def __init__(self) -> None:
         self.status = 200
+        self.endless = False
         self.got: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.port = 0
@@ -49,8 +50,11 @@ def hook() -> Iterator[Hook]:
                 kept.got.append(json.loads(body))
                 kept.keys.append(self.headers["idempotency-key"])
             self.send_response(kept.status)
-            self.send_header("content-length", "0")
+            self.send_header("content-length", "9999999999" if kept.endless else "0")
             self.end_headers()
+            with suppress(ConnectionError):
+                while kept.endless:
+                    self.wfile.write(b"x" * 65_536)
 
         def log_message(self, *_arguments: object) -> None:
             """Tests keep what arrives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import smtplib
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +66,22 @@ def test_a_webhook_that_does_not_take_it_is_an_error(hooked: Hook, status: int) 
         channel.send(MESSAGE)
 
 
+def test_a_host_that_no_name_server_knows_is_an_error_in_words() -> None:
+    (channel,) = channels_of(load_settings(alert_webhook_url="https://a..b/secret"))
+
+    with pytest.raises(AlertError, match=r"a\.\.b was not reached: UnicodeError"):
+        channel.send(MESSAGE)
+
+
+def test_an_answer_that_never_ends_holds_nobody_up(hooked: Hook) -> None:
+    hooked.endless = True
+    (channel,) = channels_of(load_settings(alert_webhook_url=hooked.url))
+
+    channel.send(MESSAGE)
+
+    assert len(hooked.got) == 1
+
+
 def test_a_mail_reaches_every_recipient_as_it_was_written(mails: Mailbox) -> None:
     (channel,) = channels_of(load_settings(**MAIL, alert_smtp_port=mails.port))
 
@@ -109,6 +126,30 @@ def test_what_does_not_listen_is_named_without_its_secrets(
     assert "secret" not in told
 
 
+def test_a_password_beyond_ascii_is_an_error_in_words(
+    mails: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = {"alert_smtp_user": "ann", "alert_smtp_password": "süß", "alert_smtp_port": mails.port}
+    own = load_settings(**(MAIL | login | {"alert_smtp_security": "tls"}))
+    (channel,) = channels_of(own)
+    monkeypatch.setattr("smtplib.SMTP_SSL", _TakesPasswords)
+
+    with pytest.raises(AlertError, match="was not reached: UnicodeEncodeError"):
+        channel.send(MESSAGE)
+
+
+class _TakesPasswords(smtplib.SMTP):
+    """A server that takes passwords, as one with TLS does, without it."""
+
+    def __init__(self, host: str, port: int, *, timeout: float, context: object) -> None:
+        super().__init__(host, port, timeout=timeout)
+
+    def ehlo(self, name: str = "") -> tuple[int, bytes]:
+        answer = super().ehlo(name)
+        self.esmtp_features["auth"] = "PLAIN"
+        return answer
+
+
 def test_a_server_without_tls_is_not_told_the_password(mails: Mailbox) -> None:
     login = {"alert_smtp_user": "ann", "alert_smtp_password": "w", "alert_smtp_port": mails.port}
     before = len(mails.mails)
@@ -128,6 +169,10 @@ def test_a_server_without_tls_is_not_told_the_password(mails: Mailbox) -> None:
         (MAIL | {"alert_smtp_user": "ann"}, "send the password in the clear"),
         ({"alert_webhook_url": "hooks.secret.test/x"}, "is no address"),
         (MAIL | {"alert_email_to": "ann"}, "alert_email_to.*pattern"),
+        (MAIL | {"alert_email_to": "<ann@bank.test>"}, "'alert_email_to' holds '<ann@bank.test>'"),
+        (MAIL | {"alert_email_from": "a;b@bank.test"}, "'alert_email_from' holds"),
+        ({"alert_webhook_url": "https://host:secret/x"}, "is no address"),
+        ({"alert_webhook_url": "https://[::1/secret"}, "is no address"),
         ({"alert_webhook_url": 7}, "'alert_webhook_url' is not one that is shown"),
     ],
 )

@@ -41,6 +41,20 @@ def test_a_url_that_is_no_plain_name_is_refused_and_not_repeated(address: str) -
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("target", ["outside.parquet", "nowhere.parquet"])
+def test_a_link_in_a_folder_that_leads_out_of_it_is_refused(tmp_path: Path, target: str) -> None:
+    """Who may name the folder need not be allowed to read what it leads to."""
+    write_text("rows", tmp_path / "outside.parquet")
+    write_text("rows", tmp_path / "in" / "own.parquet")
+    (tmp_path / "in" / "again.parquet").symlink_to(tmp_path / "in" / "own.parquet")
+    assert [found.name for found in files_in(tmp_path / "in")] == ["again.parquet", "own.parquet"]
+
+    (tmp_path / "in" / "link.parquet").symlink_to(tmp_path / target)
+
+    with pytest.raises(InputError, match=r"link\.parquet is a link that leads out of the folder"):
+        files_in(tmp_path / "in")
+
+
 def test_what_a_place_is_called_leads_back_to_it(tmp_path: Path) -> None:
     for place in (tmp_path / "a b.parquet", place_of("s3://bank/scores/a b.parquet")):
         assert place_of(str(place)) == place

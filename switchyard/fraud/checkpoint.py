@@ -23,11 +23,14 @@ from switchyard.fraud.events import KEY, Owner
 from switchyard.fraud.numbered import SCHEMA, carried_on, numbered_in
 from switchyard.fraud.stories import Held, Record, Story, Taken
 from switchyard.lake import write_parquet
+from switchyard.serving.rewriting import Rewritten
 
 LAG_US = 2 * 3_600_000_000
 """What is read may lie so far behind: the age of a segment and of what a worker lately read, with room to spare."""
 _HEAD = b"switchyard.checkpoint"
-_ACTIVITY, _PENDING, _WAITING = "activity", "pending", "waiting"
+PENDING = "pending"
+"""``kind`` of the rows whose blob is a record that has no number yet."""
+_ACTIVITY, _WAITING = "activity", "waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,14 @@ def load(path: Path) -> Checkpoint:
             msgspec.json.decode(text, type=dict)
             for text in _rows(table, None, None, kind)["blob"].to_pylist()
         ]
-        for kind in (_PENDING, _WAITING)
+        for kind in (PENDING, _WAITING)
     }
     held = {
         epoch: {owner: numbered_in(_rows(table, epoch, owner, _ACTIVITY)) for owner in KEY}
         for epoch in head["epochs"]
     }
     return Checkpoint(
-        head["lineage"], head["number"], head["offsets"], held, records[_PENDING], records[_WAITING]
+        head["lineage"], head["number"], head["offsets"], held, records[PENDING], records[_WAITING]
     )
 
 
@@ -80,7 +83,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         for epoch, held in checkpoint.held.items()
         for owner, part in held.items()
     ]
-    for kind, records in ((_PENDING, checkpoint.pending), (_WAITING, checkpoint.waiting)):
+    for kind, records in ((PENDING, checkpoint.pending), (_WAITING, checkpoint.waiting)):
         parts.append(_with(_texts(records), None, "customer", kind))
     head = {
         "lineage": checkpoint.lineage,
@@ -90,6 +93,17 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     }
     whole = pa.concat_tables(parts).replace_schema_metadata({_HEAD: json.dumps(head)})
     write_parquet(whole, path)
+
+
+def go_on_in(path: Path, done: Rewritten) -> None:
+    """Have the reading go on in a segment's successor where it is in the segment."""
+    if not path.exists():
+        return
+    head = json.loads(pq.read_schema(path).metadata[_HEAD])
+    if done.old.name in head["offsets"]:
+        head["offsets"][done.new.name] = done.place(head["offsets"][done.old.name])
+        table = pq.read_table(path)
+        write_parquet(table.replace_schema_metadata({_HEAD: json.dumps(head)}), path)
 
 
 def _texts(records: Sequence[Record]) -> pa.Table:

@@ -10,12 +10,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from switchyard.fraud.activity import customer_windows_of
+from switchyard.fraud.checkpoint import PENDING
 from switchyard.fraud.columns import LABEL, TRANSACTION, arrow_schema
 from switchyard.fraud.footprint import Footprint
 from switchyard.fraud.labels import verdicts_beside
@@ -91,25 +93,36 @@ def _beside(lake: Lake, transactions: pa.Table) -> pa.Table:
 def erase_activity(
     path: Path, footprint: Footprint, pseudonyms: Pseudonyms, *, dry_run: bool
 ) -> Erased:
-    """Take the customer out of a snapshot of activity (owner, key, blob)."""
+    """Take the customer out of a snapshot of activity (owner, key, blob), or of the skew check's checkpoint (``kind``
+    too): what waits for its number there stays under stand-ins, as in the journal."""
     table = pq.read_table(path)
     owners, keys, blobs = (table[name].to_pylist() for name in ("owner", "key", "blob"))
+    kinds = table["kind"].to_pylist() if "kind" in table.column_names else [None] * len(table)
     event_ids, own = footprint.event_ids(pseudonyms), footprint.customer_id
-    gone = np.array(
-        [o == "customer" and k == own for o, k in zip(owners, keys, strict=True)], np.bool_
-    )
-    changed: list[int] = []
-    for i, (owner, key) in enumerate(zip(owners, keys, strict=True)):
+    gone = np.zeros(len(table), np.bool_)
+    changed: dict[int, tuple[str, bytes]] = {}
+    for i, (owner, key, blob) in enumerate(zip(owners, keys, blobs, strict=True)):
         if owner == "terminal":
-            left = pseudonyms.activity(blobs[i], own, key, event_ids)
-            if left != blobs[i]:
-                blobs[i] = left
-                changed.append(i)
+            left = pseudonyms.activity(blob, own, key, event_ids)
+            if left != blob:
+                changed[i] = key, left
+        elif key == own and kinds[i] == PENDING:
+            changed[i] = _waiting_left(blob, footprint, pseudonyms)
+        elif key == own:
+            gone[i] = True
     if (changed or gone.any()) and not dry_run:
-        places = np.array(changed, np.int64)
-        table = with_values(table, "blob", places, [blobs[i] for i in changed])
+        places = np.fromiter(changed, np.int64, len(changed))
+        for name, values in zip(("key", "blob"), zip(*changed.values(), strict=True), strict=False):
+            table = with_values(table, name, places, values)
         write_parquet(table.filter(pa.array(~gone)), path)
     return Erased(hidden=len(changed), removed=int(gone.sum()))
+
+
+def _waiting_left(blob: bytes, footprint: Footprint, pseudonyms: Pseudonyms) -> tuple[str, bytes]:
+    """Key and blob of what is left of a payment or verdict that waits for its number."""
+    left = footprint.left_of(msgspec.json.decode(blob, type=dict), pseudonyms)
+    assert left is not None, "only of what a shadow said is nothing left"
+    return left.get("transaction", left)["customer_id"], msgspec.json.encode(left)
 
 
 def erase_text(path: Path, wanted: Wanted, *, dry_run: bool) -> Erased:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from switchyard.errors import ForgettingError
-from switchyard.fraud import compaction, experiment
+from switchyard.fraud import checkpoint, compaction, experiment, skew
 from switchyard.fraud.erasure import (
     Erased,
     erase_activity,
@@ -32,9 +32,10 @@ from switchyard.fraud.traces import Trace, Wanted, traces_in_home, traces_in_sto
 from switchyard.lake import Lake
 from switchyard.lock import alone
 from switchyard.serving.cold_store import ColdStore
+from switchyard.serving.exploration import take_out
 from switchyard.serving.lease import Lease
 from switchyard.serving.online_store import OnlineStore
-from switchyard.serving.rewriting import concerned, finish_rewriting, rewrite
+from switchyard.serving.rewriting import Rewritten, concerned, finish_rewriting, rewrite
 from switchyard.serving.segments import segments
 from switchyard.serving.turnover import turn_over
 from switchyard.serving.unsettled import Unsettled
@@ -80,6 +81,7 @@ def forget(
     with (
         alone(settings.home / experiment.LOCK),
         alone(settings.journal / compaction.LOCK),
+        alone(settings.activity / skew.LOCK),
         store.filling() as lease,
     ):
         work.lease = lease
@@ -91,7 +93,7 @@ def forget(
     done_at = now.astimezone(UTC).isoformat()
     done = Forgotten(name, request.who, request.why, request.asked_at, done_at, work.removed, said)
     write_down(settings, done)
-    file_of(settings, name).unlink()
+    file_of(settings, name).unlink(missing_ok=True)
     return done
 
 
@@ -206,13 +208,18 @@ class _Work:
                     segment,
                     self.footprint.concerns,
                     lambda record: self.footprint.left_of(record, self.pseudonyms),
-                    lambda done: experiment.go_on_in(self.settings.rollouts, done),
+                    self._go_on_in,
                 )
             lines, rewritten = lines + count, rewritten + bool(count)
         self._note("journal", f"records hidden or removed, in {rewritten} segments", lines)
         if not self.dry_run and folder.exists():
             with contextlib.closing(Unsettled(folder / "unsettled")) as unsettled:
                 unsettled.settle(set(unsettled.ids()) & self.footprint.transactions)
+
+    def _go_on_in(self, done: Rewritten) -> None:
+        """Whoever has read a part of the segment goes on behind it."""
+        experiment.go_on_in(self.settings.rollouts, done)
+        checkpoint.go_on_in(skew.checkpoint_path(self.settings), done)
 
     def _erase_snapshots(self) -> None:
         files = sorted(self.settings.activity.glob("*.parquet"))
@@ -246,6 +253,10 @@ class _Work:
             self.settings.rollouts, self.footprint.customer_id, dry_run=self.dry_run
         )
         self._note("rollouts/", "decisions that wait for the shadow removed", waiting_rows)
+        explored = take_out(
+            self.settings.exploration, self.footprint.transactions, dry_run=self.dry_run
+        )
+        self._note("exploration/", "transactions removed", explored)
         files = [p for p in sorted(home.rglob("*.parquet")) if p.relative_to(home).parts[0] not in _NO_ROWS]  # fmt: skip
         for path in self._each("other tables", files):
             if path.exists():

@@ -19,6 +19,7 @@ from switchyard.fraud.pseudonyms import KEY_BYTES
 from switchyard.fraud.tombstones import Tombstones
 from switchyard.fraud.traces import Wanted
 from switchyard.lake import whole_file
+from switchyard.lock import alone
 from switchyard.settings import Settings
 
 
@@ -134,6 +135,9 @@ def audit(settings: Settings) -> list[Forgotten]:
 
 def write_down(settings: Settings, done: Forgotten) -> None:
     """Add it to the record, which is kept for ever."""
-    with whole_file(settings.forgotten / "audit.jsonl") as file:
+    with (
+        alone(settings.forgotten / "lock"),
+        whole_file(settings.forgotten / "audit.jsonl") as file,
+    ):
         for one in [*audit(settings), done]:
             file.write(msgspec.json.encode(one) + b"\n")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from switchyard.errors import JournalError
 from switchyard.fraud.compaction import SCHEMAS, row_of, segments_in
 from switchyard.lake import Lake
+from switchyard.serving.rewriting import origin_of
 from switchyard.serving.segments import segments, whole_bodies
 
 TABLE = "decisions"
@@ -49,10 +50,11 @@ def decisions_between(
     schema = pa.schema([SCHEMAS[TABLE].field(name) for name in columns])
     days = [day for day in lake.days(TABLE) if day >= _received_from(start)]
     paths = [lake.path(TABLE, day) for day in days]
-    held = set[str]().union(*(segments_in(path) for path in paths))
+    held = {origin_of(name) for path in paths for name in segments_in(path)}
     span = (pc.field("event_timestamp") >= start) & (pc.field("event_timestamp") < end)
     parts = [_read(path, columns, span) for path in paths]
-    waiting = [s for s in segments(journal) if s.name not in held and not _older(s, start)]
+    there = [s for s in segments(journal) if origin_of(s.name) not in held]
+    waiting = [segment for segment in there if not _older(segment, start)]
     bounds = tuple(int(moment.timestamp() * 1_000_000) for moment in (start, end))
     parts += [_rows(segment, bounds, schema) for segment in waiting]
     return pa.concat_tables(

@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from switchyard.fraud.compaction import LOCK
+from switchyard.fraud.skew import checkpoint_path
 from switchyard.lake import Lake, write_parquet
+from switchyard.lock import alone
 from switchyard.serving.segments import segments
 from switchyard.settings import Settings
 
@@ -51,8 +54,8 @@ def retain(
     lake, gone = Lake(settings.lake), list[Old]()
     for place, setting, paths in _too_old(settings, lake, now, named):
         gone += _removed(place, "removed", setting, paths, dry_run=dry_run)
-    gone += _without_vectors(settings, lake, now, dry_run=dry_run)
-    return gone
+    with alone(settings.journal / LOCK):  # nobody else writes these days meanwhile
+        return gone + _without_vectors(settings, lake, now, dry_run=dry_run)
 
 
 def _too_old(
@@ -68,7 +71,10 @@ def _too_old(
     yield (
         "monitoring/",
         "keep_monitoring_days",
-        _dated_before(settings.monitoring, _before(settings, "keep_monitoring_days", now)),
+        _dated_before(
+            settings.monitoring,
+            _before(settings, "keep_monitoring_days", _newest_report(settings, now)),
+        ),
     )
     yield (
         "logs/",
@@ -84,6 +90,11 @@ def _too_old(
             if path.is_dir() and path.name not in named
         ],
     )
+    yield (
+        "exploration/",
+        "keep_logs_days",
+        _dated_before(settings.exploration, _before(settings, "keep_logs_days", now)),
+    )
     yield "activity/", "journal_days", _snapshots_unnamed(settings, now)
 
 
@@ -93,12 +104,22 @@ def _before(settings: Settings, setting: str, now: datetime) -> date | None:
     return None if days is None else (now - timedelta(days=days)).date()
 
 
+def _newest_report(settings: Settings, now: datetime) -> datetime:
+    """When the newest day ended that monitoring has told of, ``now`` at the latest: a home may hold data of long ago."""
+    days = [date.fromisoformat(d[0]) for _, d in _dated(settings.monitoring)]
+    ended = datetime.combine(max(days, default=now.date()), time.max, now.tzinfo)
+    return min(now, ended)
+
+
+def _dated(folder: Path) -> list[tuple[Path, re.Match[str]]]:
+    """Files below the folder that are named after a day, and that day."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [(path, day) for path in files if (day := _DAY.match(path.name))]
+
+
 def _dated_before(folder: Path, before: date | None) -> list[Path]:
     """Files below the folder that are named after a day before."""
-    dated = ((path, _DAY.match(path.name)) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [
-        path for path, day in dated if before and day and date.fromisoformat(day[0]) < before
-    ]  # fmt: skip
+    return [p for p, day in _dated(folder) if before and date.fromisoformat(day[0]) < before]
 
 
 def _unwritten(paths: Iterable[Path], days: int | None, now: datetime) -> list[Path]:
@@ -111,7 +132,8 @@ def _unwritten(paths: Iterable[Path], days: int | None, now: datetime) -> list[P
 
 def _snapshots_unnamed(settings: Settings, now: datetime) -> list[Path]:
     """Snapshots of activity that no segment of the journal names any more: nothing is recomputed with them."""
-    old = _unwritten(settings.activity.glob("*.parquet"), settings.journal_days, now)
+    snapshots = set(settings.activity.glob("*.parquet")) - {checkpoint_path(settings)}
+    old = _unwritten(snapshots, settings.journal_days, now)
     if not old:
         return []
     named = {

@@ -336,14 +336,15 @@ def _total(parts: Iterable[Findings]) -> Findings:
 
 
 def _reasons(total: Findings, unread: int) -> tuple[str, ...]:
-    """What the figures say, in sentences: the verdict's own first."""
+    """What the figures say, in sentences: the verdict's own first. No card is named: they go on into records and
+    messages out of which nobody can be forgotten."""
     said = []
     if total.by_feature:
         counts = ", ".join(f"{n} of {name}" for name, n in _largest(total.by_feature))
         said.append(f"values differ from what they are recomputed to: {counts}")
         said += [
-            f"{d['feature']} of card {d['customer_id']} at terminal {d['terminal_id']} was served as "
-            f"{d['served']}, recomputed as {d['recomputed']} (decision {d['decision_id']})"
+            f"{d['feature']} of decision {d['decision_id']} was served as {d['served']}, recomputed as "
+            f"{d['recomputed']}"
             for d in total.differences
         ]
     if unread:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from switchyard.fraud.pseudonyms import Bools, Pseudonyms
 from switchyard.fraud.raw import RawDay, Source
 from switchyard.lake import write_text
+from switchyard.lock import alone
 
 SECRET_BYTES = 32
 
@@ -34,9 +35,11 @@ class Tombstones:
 
     def add(self, customer_id: str) -> None:
         """From now on the customer is one that was forgotten."""
-        known, new = self._known(), self.of(customer_id)
-        if new not in known:
-            write_text("".join(f"{one}\n" for one in [*known, new]), self._folder / "list")
+        new = self.of(customer_id)
+        with alone(self._folder / "lock"):
+            known = self._known()
+            if new not in known:
+                write_text("".join(f"{one}\n" for one in [*known, new]), self._folder / "list")
 
     def among(self, customer_ids: pa.ChunkedArray) -> Bools:
         """Which of these were forgotten."""

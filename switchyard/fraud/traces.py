@@ -1,6 +1,6 @@
 """The search for whatever still names a customer: every file of a home, every key of the online store.
 
-Text and bytes are searched for the id as a word of its own, Parquet value by value, compressed files inside, and an
+Text and bytes are searched for the id as a word of its own, which hyphens, points and @ join, Parquet value by value, compressed files inside, and an
 activity also for the id's hash. An id that is short or a small number occurs everywhere by chance: such a one is looked for
 where an id of a customer stands. Not here: removing what is found (``forget``).
 """
@@ -8,6 +8,7 @@ where an id of a customer stands. Not here: removing what is found (``forget``).
 from __future__ import annotations
 
 import gzip
+import html
 import io
 import json
 import mmap
@@ -30,6 +31,9 @@ Advance = Callable[[str, int, int], None]
 _SHORTEST = 6
 _SHORTEST_NUMBER = 10
 _BATCH_ROWS = 65_536
+_AROUND = 8
+"""Bytes beside a place at which the id stands, that tell whether it is a part of a longer one."""
+_GOES_BEFORE, _GOES_ON = re.compile(r"\w[-.@]?\Z"), re.compile(r"[-.@]?\w")
 _PARQUET, _SQLITE, _GZIP, _ZIP = b"PAR1", b"SQLite format 3\0", b"\x1f\x8b", b"PK\x03\x04"
 
 
@@ -49,19 +53,16 @@ class Wanted:
 
     def __init__(self, customer_id: str) -> None:
         self.id = customer_id
-        raw, shortest = (
-            customer_id.encode(),
-            _SHORTEST_NUMBER if customer_id.isdigit() else _SHORTEST,
-        )
-        self.distinct = len(raw) >= shortest
+        shortest = _SHORTEST_NUMBER if customer_id.isdigit() else _SHORTEST
+        self.distinct = len(customer_id.encode()) >= shortest
         self.hash = stable_hash(customer_id).to_bytes(8, "little", signed=True)
-        self._forms = sorted({raw, json.dumps(customer_id)[1:-1].encode()})
+        self._forms = sorted(
+            {form.encode() for form in _written(customer_id)}, key=len, reverse=True
+        )
         either = b"(?:" + b"|".join(map(re.escape, self._forms)) + b")"
-        if self.distinct:
-            pattern = rb"(?<![0-9A-Za-z])" + either + rb"(?![0-9A-Za-z])"
-        else:
-            pattern = rb'\\?"customer(?:_id)?\\?" ?: ?\\?"' + either + rb'\\?"'
-        self._pattern = re.compile(pattern)
+        if not self.distinct:
+            either = rb'\\?"customer(?:_id)?\\?" ?: ?\\?"' + either + rb'\\?"'
+        self._pattern = re.compile(either)
 
     def masked(self, place: object) -> str:
         """A place's name without the id."""
@@ -70,15 +71,29 @@ class Wanted:
     def in_bytes(self, content: bytes | mmap.mmap) -> bool:
         if all(content.find(form) < 0 for form in self._forms):  # ten times as quick
             return False
-        return self._pattern.search(content) is not None
+        return any(self._is_meant(found) for found in self._pattern.finditer(content))
 
     def taken_out_of(self, text: str) -> tuple[str, int]:
         """The text with "forgotten" in the id's place, and how often that was."""
-        content, count = self._pattern.subn(self._without, text.encode())
-        return content.decode(), count
+        content = text.encode()
+        places = [found for found in self._pattern.finditer(content) if self._is_meant(found)]
+        left, last = b"", 0
+        for found in places:
+            left += content[last : found.start()] + self._without(found[0])
+            last = found.end()
+        return (left + content[last:]).decode(), len(places)
 
-    def _without(self, found: re.Match[bytes]) -> bytes:
-        return next(found[0].replace(f, b"forgotten") for f in self._forms if f in found[0])
+    def _is_meant(self, found: re.Match[bytes]) -> bool:
+        """Not where it is but a part of a longer id."""
+        if not self.distinct:
+            return True
+        start, end = found.span()
+        before = found.string[max(0, start - _AROUND) : start].decode("utf-8", "replace")
+        after = found.string[end : end + _AROUND].decode("utf-8", "replace")
+        return not (_GOES_BEFORE.search(before) or _GOES_ON.match(after))
+
+    def _without(self, found: bytes) -> bytes:
+        return next(found.replace(f, b"forgotten") for f in self._forms if f in found)
 
     def in_column(self, name: str, values: pa.Array) -> bool:
         """Whether a column of Parquet names the customer."""
@@ -88,6 +103,12 @@ class Wanted:
             hits = values.filter(pc.fill_null(pc.match_substring(values, self.id), False))
             return any(self.in_bytes(text.encode()) for text in hits.unique().to_pylist())
         return name == "customer_id" and bool(pc.any(pc.equal(values, self.id)).as_py())
+
+
+def _written(customer_id: str) -> set[str]:
+    """The id as it stands in texts, in JSON of either kind, and in a page."""
+    in_json = (json.dumps(customer_id, ensure_ascii=to_ascii)[1:-1] for to_ascii in (True, False))
+    return {customer_id, html.escape(customer_id), *in_json}
 
 
 def traces_in_home(home: Path, wanted: Wanted, left_out: Path, advance: Advance) -> Iterator[Trace]:
@@ -184,20 +205,33 @@ def _texts(column: pa.Array) -> Iterator[pa.Array]:
 
 
 def _in_sqlite(file: Path, wanted: Wanted) -> str | None:
-    """For ids that can't be searched for as bytes: in the columns that hold customers."""
-    if wanted.distinct:
-        return None
+    """Value by value, since nothing parts them in its bytes; an id that may occur by chance in the columns that hold
+    customers."""
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
             names = database.execute(
                 "SELECT name FROM sqlite_master WHERE type = 'table'"
             ).fetchall()
+            if wanted.distinct:
+                return next(
+                    (f"table {n!r}" for (n,) in names if _in_table(database, n, wanted)), None
+                )
             if ("profiles",) not in names:
                 return None
             asked = "SELECT 1 FROM profiles WHERE view LIKE 'customer%' AND entity = ?"
             return "table 'profiles'" if database.execute(asked, (wanted.id,)).fetchone() else None
     except sqlite3.Error:  # locked or damaged
         return None
+
+
+def _in_table(database: sqlite3.Connection, name: str, wanted: Wanted) -> bool:
+    quoted = name.replace('"', '""')
+    return any(
+        wanted.in_bytes(value.encode() if isinstance(value, str) else value)
+        for row in database.execute(f'SELECT * FROM "{quoted}"')
+        for value in row
+        if isinstance(value, str | bytes)
+    )
 
 
 def _in_gzip(file: Path, wanted: Wanted) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,7 +54,7 @@ class Exploration:
         """
         if amount_minor > self._most_minor:
             return None
-        number = mmh3.hash64(f"explore:{transaction_id}", signed=False)[0]
+        number = _number(transaction_id)
         drawn = number < self._share * 2.0**64
         day = datetime.fromtimestamp(received_us / 1e6, UTC).date()
         with self._alone(f"{day}") as file:
@@ -95,12 +95,36 @@ def _holds(path: Path, number: int) -> bool:
     return number in np.frombuffer(content[:whole], SPENT)["transaction"]
 
 
+def _number(transaction_id: str) -> int:
+    """What is drawn for a transaction, and stands for it in the file of its day."""
+    return mmh3.hash64(f"explore:{transaction_id}", signed=False)[0]
+
+
+def take_out(folder: Path, transaction_ids: Iterable[str], *, dry_run: bool = False) -> int:
+    """Take transactions out of the days below ``folder``; how many. What they cost stays spent."""
+    numbers = np.fromiter(map(_number, transaction_ids), np.uint64)
+    found = 0
+    for day in sorted(folder.glob("????-??-??")):
+        with day.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            content = file.read()
+            spent = np.frombuffer(
+                content[: len(content) - len(content) % SPENT.itemsize], SPENT
+            ).copy()
+            own = np.isin(spent["transaction"], numbers)
+            if own.any() and not dry_run:
+                spent["transaction"][own] = 0
+                os.pwrite(file.fileno(), spent.tobytes(), 0)
+            found += int(own.sum())
+    return found
+
+
 def exploration_of(settings: Settings) -> Exploration | None:
     """As the home's settings say; None where it is off."""
     if not settings.exploration_share:
         return None
     return Exploration(
-        settings.home / "exploration",
+        settings.exploration,
         settings.exploration_share,
         settings.exploration_most_minor,
         settings.exploration_budget_minor,

@@ -48,6 +48,15 @@ def successor_of(segment: Path) -> Path:
     return segment.with_name(f"{opened}-{process}-{name}-{number}{SUFFIX}")
 
 
+def origin_of(name: str) -> str:
+    """The name under which a segment was written first, however often it was written anew.
+
+    >>> origin_of("0001-12-ab-2.journal"), origin_of("0001-12-ab.journal")
+    ('0001-12-ab.journal', '0001-12-ab.journal')
+    """
+    return "-".join(name.removesuffix(SUFFIX).split("-")[:3]) + SUFFIX
+
+
 def finish_rewriting(journal: Path) -> int:
     """Remove the segments whose successor is there: somebody was killed between the two; how many."""
     left = [segment for segment in segments(journal) if successor_of(segment).exists()]

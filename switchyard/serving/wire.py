@@ -169,6 +169,10 @@ def what_failed(error: Exception) -> str:
 
 
 def shown(url: str) -> str:
-    """The URL without its password."""
-    scheme, _, rest = url.partition("://")
+    """The URL without its password, wherever it stands.
+
+    >>> shown("redis://:secret@store:6379/2"), shown("unix:///run/vk.sock?password=sec@ret")
+    ('redis://store:6379/2', 'unix:///run/vk.sock')
+    """
+    scheme, _, rest = url.partition("?")[0].partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"

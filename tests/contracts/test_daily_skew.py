@@ -237,10 +237,10 @@ def test_one_changed_value_fails_the_day_with_feature_key_and_both_values(served
 
     assert not verdict.passed
     assert verdict.reasons[0] == "values differ from what they are recomputed to: 1 of amount"
-    assert (
-        "amount of card c1 at terminal s1 was served as 8.5, recomputed as 10.0"
-        in (verdict.reasons[1])
-    )
+    named = f"amount of decision {decision['decision_id']} was served as 8.5, recomputed as 10.0"
+    assert verdict.reasons[1] == named
+    (difference,) = verdict.figures["differences"]
+    assert (difference["customer_id"], difference["terminal_id"]) == ("c1", "s1")
 
 
 def test_a_check_that_was_killed_before_its_checkpoint_counts_nothing_twice(

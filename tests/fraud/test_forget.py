@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import pytest
 import redis
 
 from switchyard.errors import ForgettingError, InputError, JournalError, RequestError
+from switchyard.fraud import checkpoint
 from switchyard.fraud import forget as forgetting
 from switchyard.fraud.activity import build_activity
 from switchyard.fraud.bodies import label_body, transaction_body
@@ -27,20 +31,26 @@ from switchyard.fraud.compaction import compact
 from switchyard.fraud.explain import Explainer
 from switchyard.fraud.features import vectors_of
 from switchyard.fraud.forget import forget, would_forget
-from switchyard.fraud.forget_requests import Forgotten, ask, audit, waiting
+from switchyard.fraud.forget_requests import Forgotten, ask, audit, waiting, write_down
+from switchyard.fraud.journalled import decisions_between
 from switchyard.fraud.landing import land_raw, validate_days
 from switchyard.fraud.online import FraudDomain, FraudReader, cold_store_of, online_store_of
 from switchyard.fraud.raw import RAW, RawDay, label_table, raw_table
 from switchyard.fraud.recompute import recompute_journal
 from switchyard.fraud.requests import Parser, Transaction
 from switchyard.fraud.service import open_service
+from switchyard.fraud.skew import LOCK as CHECKING
+from switchyard.fraud.skew import checkpoint_path, measure_skew
 from switchyard.fraud.sync import sync_activity, sync_profiles
 from switchyard.fraud.tombstones import Tombstones, WithoutTheForgotten
+from switchyard.fraud.traces import Wanted
 from switchyard.fraud.windows import build_profiles
 from switchyard.lake import Lake, write_parquet, write_text
+from switchyard.lock import alone
 from switchyard.serving import valkey
 from switchyard.serving.cold_store import ColdStore
 from switchyard.serving.engine import Asked, Engine
+from switchyard.serving.exploration import Exploration
 from switchyard.serving.journal import wall_clock_us
 from switchyard.serving.online_store import OnlineStore
 from switchyard.serving.replies import Answer
@@ -213,7 +223,10 @@ def leave_files(world: World) -> None:
     state = {"read": {segment.name: segment.stat().st_size}, "waiting": waits}
     write_text(json.dumps(state), phase / "state.json")
     report = json.dumps({"key": [GONE, "s1"], "other": STAYS})
-    write_text(report, home / "monitoring" / "skew" / "2026-03-01.json")
+    exploration = Exploration(world.settings.exploration, 0.999, 10_000, 10**9)
+    for name in ("served-1", "served-2"):
+        exploration.choose(name, 90, wall_clock_us())
+    write_text(report, home / "monitoring" / "skew" / "2026-02-27.json")
 
 
 def records(world: World) -> list[Row]:
@@ -276,6 +289,7 @@ def test_the_table_says_what_went_where(world: World) -> None:
     assert told["training/", "rows removed"] == 1
     assert told["batch/", "rows removed"] == 1
     assert told["monitoring/", "rows removed"] == 1
+    assert told["exploration/", "transactions removed"] == 1
     assert told["scratch/", "folders removed, made again when needed"] == 1
 
 
@@ -435,6 +449,65 @@ def test_a_rollout_reads_on_where_it_was(world: World) -> None:
     assert list(state["waiting"]) == ["d2"]
 
 
+def checked(world: World) -> tuple[int, ...]:
+    """What the skew check knows of the day that was served, having read on."""
+    figures = measure_skew(world.settings, world.lake, NOON.date())[0].verdict.figures
+    names = ("recomputed", "differing_values", "waiting", "incomplete")
+    return tuple(figures[name] for name in names)
+
+
+def test_the_skew_check_reads_on_where_it_was_and_judges_no_decision_again(world: World) -> None:
+    before = checked(world)
+    world.forget()
+
+    assert checked(world) == before == (22, 0, 0, 0)
+    assert named(world.settings.home, GONE) == []
+
+
+def test_monitoring_counts_what_is_left_once(world: World) -> None:
+    span = (NOON - DAY, NOON + DAY, ["decision_id"])
+    before = decisions_between(world.settings.journal, world.lake, *span)["decision_id"]
+
+    world.forget()
+    compact(world.settings.journal, world.lake)
+
+    left = decisions_between(world.settings.journal, world.lake, *span)["decision_id"].to_pylist()
+    assert (len(before), len(left), len(set(left))) == (22, 11, 11)
+
+
+def test_what_has_no_number_yet_waits_for_it_under_a_stand_in(world: World) -> None:
+    world.engine.journal.close()
+    known = checkpoint.load(checkpoint_path(world.settings))
+    pending = [r for r in records(world) if r["type"] in ("event", "label")]
+    pending = [{k: v for k, v in r.items() if k != "epoch"} for r in pending]
+    checkpoint.save(replace(known, pending=pending), checkpoint_path(world.settings))
+
+    world.forget()
+
+    left = checkpoint.load(checkpoint_path(world.settings)).pending
+    terminals = [(r.get("transaction", r))["terminal_id"] for r in pending]
+    assert [(r.get("transaction", r))["terminal_id"] for r in left] == terminals
+    assert GONE in str(pending)
+    assert GONE not in str(left)
+
+
+def test_no_skew_check_brings_back_what_it_read_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+    erase = forgetting._Work.erase
+
+    def looked(work: Any) -> None:
+        with alone(world.settings.activity / CHECKING, wait_s=0) as alone_there:
+            free.append(alone_there)
+        erase(work)
+
+    monkeypatch.setattr(forgetting._Work, "erase", looked)
+    world.forget()
+
+    assert free == [False]
+
+
 # ---------------------------------------------------------------- killed, repeated, delivered again
 
 
@@ -521,13 +594,18 @@ def test_a_source_that_delivers_the_customer_again_does_not_bring_them_back(worl
 # ---------------------------------------------------------------- the search
 
 
-@pytest.mark.parametrize("kind", ["log", "gzip", "parquet", "key", "hash"])
+@pytest.mark.parametrize("kind", ["log", "gzip", "parquet", "database", "key", "hash"])
 def test_what_still_names_the_customer_is_found_wherever_it_is(world: World, kind: str) -> None:
     home = world.settings.home
     if kind == "log":
         write_text(f"card {GONE} was late\n", home / "logs" / "service.log")
     elif kind == "gzip":
         (home / "old.json.gz").write_bytes(gzip.compress(f'["{GONE}"]'.encode()))
+    elif kind == "database":
+        with contextlib.closing(sqlite3.connect(home / "tags.db")) as database:
+            database.execute("CREATE TABLE tags (key TEXT, value TEXT, run TEXT)")
+            database.execute("INSERT INTO tags VALUES ('card', ?, 'run')", (GONE,))
+            database.commit()
     elif kind == "parquet":
         nested = pa.table({"said": [[{"of": f"by {GONE}"}]]})
         write_parquet(nested, home / "mlflow" / "artifacts" / "rows.parquet")
@@ -558,6 +636,39 @@ def test_an_id_within_another_one_is_none_and_a_short_number_is_sought_where_cus
         world.forget(ask(world.settings, "596", who="dpo", why="request 19", now=NOW))
 
 
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ("card-4711", "card-4711-0816"),
+        ("ann@bank", "ann@bank.test"),
+        ("bank.test", "ann@bank.test"),
+        ("kunde-ü", "kunde-üß"),
+        ("kunde-1", "kunde-1é"),
+        ("card_11", "card_11_2"),
+        ("card-c1", "card-c12"),
+    ],
+)
+def test_an_id_that_begins_or_ends_another_is_told_from_it(own: str, other: str) -> None:
+    wanted, text = Wanted(own), f"by {own}. ({own}), of {other}: {own}"
+
+    assert not wanted.in_bytes(f"by {other}, {other}.".encode())
+    assert not wanted.in_column("said", pa.array([other]))
+    assert wanted.in_column("said", pa.array([own]))
+    assert wanted.in_bytes(b"\xa9\x00" + own.encode() + b"\x00\xff")
+    assert wanted.taken_out_of(text) == (
+        f"by forgotten. (forgotten), of {other}: forgotten", 3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("own", ["o'neil & söhne", 'the "third"', 'a\\b/ü"c'])
+def test_an_id_is_found_as_json_and_pages_write_it(own: str) -> None:
+    wanted = Wanted(own)
+    said = [json.dumps({"key": own}), encode({"key": own}).decode(), f"<td>{escape(own)}</td>"]
+
+    assert [wanted.in_bytes(text.encode()) for text in said] == [True, True, True]
+    assert {wanted.taken_out_of(text)[1] for text in said} == {1}
+
+
 def test_a_terminal_may_be_called_like_the_customer(world: World) -> None:
     """As in the Handbook's data, where both are small numbers."""
     same = "s1"
@@ -581,6 +692,44 @@ def test_a_terminal_may_be_called_like_the_customer(world: World) -> None:
 def test_who_and_why_must_not_name_the_customer(world: World) -> None:
     with pytest.raises(InputError, match="must not name the customer"):
         ask(world.settings, GONE, who="dpo", why=f"{GONE} asked for it", now=NOW)
+
+
+def test_two_who_ask_at_once_lose_no_tombstone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(text: str, path: Path) -> None:
+        other.start()
+        other.join(0.2)
+        monkeypatch.undo()
+        write_text(text, path)
+
+    mine, theirs = Tombstones(tmp_path), Tombstones(tmp_path)
+    other = threading.Thread(target=theirs.add, args=(STAYS,))
+    monkeypatch.setattr("switchyard.fraud.tombstones.write_text", slowly)
+    mine.add(GONE)
+    other.join()
+
+    assert mine.among(pa.chunked_array([[GONE, STAYS, "card-other"]])).tolist() == [True, True, False]  # fmt: skip
+
+
+def test_two_forgettings_that_end_at_once_are_both_in_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(settings: Settings) -> list[Forgotten]:
+        held = audit(settings)
+        monkeypatch.undo()
+        other.start()
+        other.join(0.2)
+        return held
+
+    settings = load_settings(home=tmp_path)
+    one, two = (Forgotten(name, "dpo", "why", "", "", [], []) for name in ("one", "two"))
+    other = threading.Thread(target=write_down, args=(settings, two))
+    monkeypatch.setattr("switchyard.fraud.forget_requests.audit", slowly)
+    write_down(settings, one)
+    other.join()
+
+    assert audit(settings) == [one, two]
 
 
 def test_a_tombstone_tells_nothing_without_the_homes_secret(world: World, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from switchyard.fraud.compaction import SCHEMAS
+from switchyard.fraud.compaction import LOCK, SCHEMAS
 from switchyard.fraud.retention import HISTORY, SET_ASIDE, retain
+from switchyard.fraud.skew import checkpoint_path
 from switchyard.lake import Lake, write_parquet, write_text
+from switchyard.lock import alone
 from switchyard.serving.journal import Journal
 from switchyard.settings import Settings, load_settings
 from tests.streams import NOON, make_transaction
@@ -106,6 +108,25 @@ def test_older_decisions_lose_vectors_and_reasons_once_and_nothing_else(settings
     assert ([o.count for o in first], again) == ([1], [])
 
 
+def test_no_compaction_or_forgetting_writes_a_day_that_loses_its_vectors_meanwhile(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: list[bool] = []
+
+    def looked(table: pa.Table, path: Path) -> None:
+        with alone(settings.journal / LOCK, wait_s=0) as alone_there:
+            free.append(alone_there)
+        write_parquet(table, path)
+
+    old = NOW - timedelta(days=401)
+    kept = settings.model_copy(update={"keep_served_days": None})
+    Lake(settings.lake).write("decisions", old.date(), decisions_of(old))
+    monkeypatch.setattr("switchyard.fraud.retention.write_parquet", looked)
+    retain(kept, NOW, set())
+
+    assert free == [False]
+
+
 def test_a_bento_that_is_named_or_young_stays(settings: Settings) -> None:
     for name, days in (("named", 400), ("young", 6), ("old", 8)):
         write_text("bento", settings.bentos / name / "bento.yaml")
@@ -137,12 +158,43 @@ def test_a_snapshot_goes_once_no_segment_names_it(settings: Settings) -> None:
     assert sorted(os.listdir(settings.activity)) == ["named.parquet", "young.parquet"]
 
 
+def test_reports_on_data_of_long_ago_are_as_old_as_they_are_behind_the_newest(
+    settings: Settings,
+) -> None:
+    """As in a home of the Handbook's data, where all days are of 2018."""
+    for day in ("2016-08-30", "2018-04-01", "2018-09-30"):
+        write_text("{}", settings.monitoring / "data" / f"{day}.json")
+
+    retain(settings, NOW, set())
+
+    left = sorted(path.name for path in settings.monitoring.rglob("*.json"))
+    assert left == ["2018-04-01.json", "2018-09-30.json"]
+
+
+def test_the_skew_checks_checkpoint_stays_however_old(settings: Settings) -> None:
+    write_parquet(ROW, checkpoint_path(settings))
+    age(checkpoint_path(settings), 400)
+
+    assert retain(settings, NOW, set()) == []
+    assert checkpoint_path(settings).exists()
+
+
+def test_what_was_explored_goes_with_the_logs_but_never_yesterdays(settings: Settings) -> None:
+    for day in ("2026-05-29", "2026-05-30", "2026-05-31", "2026-06-01"):
+        write_text("", settings.exploration / day)
+    shortest = settings.model_copy(update={"keep_logs_days": 1})
+
+    retain(shortest, NOW, set())
+
+    assert sorted(os.listdir(settings.exploration)) == ["2026-05-31", "2026-06-01"]
+
+
 def test_logs_and_reports_go_by_their_age(settings: Settings) -> None:
     logs = settings.home / "logs"
     for name, days in (("old.log", 91), ("new.log", 89)):
         write_text("line", logs / name)
         age(logs / name, days)
-    for day in ("2024-05-31", "2024-06-01"):
+    for day in ("2024-05-31", "2024-06-01", "2026-06-01"):
         write_text("{}", settings.monitoring / "data" / f"{day}.json")
         write_text("<p>", settings.monitoring / "data" / f"{day}.html")
 
@@ -150,4 +202,6 @@ def test_logs_and_reports_go_by_their_age(settings: Settings) -> None:
 
     assert os.listdir(logs) == ["new.log"]
     left = sorted(path.name for path in settings.monitoring.rglob("*.*"))
-    assert left == ["2024-06-01.html", "2024-06-01.json"]
+    assert left == [
+        f"{day}.{kind}" for day in ("2024-06-01", "2026-06-01") for kind in ("html", "json")
+    ]

@@ -14,7 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from orchestration.cli import main
+from orchestration.status import store_health
 from switchyard.serving import valkey
+from switchyard.settings import load_settings
 from tests.homes import own_environment
 from tests.releases import SUSPICIOUS_AMOUNT, make_release
 from tests.streams import land, make_transaction
@@ -159,6 +161,15 @@ def test_the_exports_of_env_can_be_evaluated_by_a_shell(
     )  # fmt: skip
     assert shell.stdout == f"{home}|{home}/dagster|unix://{valkey.socket_path(home)}\n"
     assert valkey.running(home)
+
+
+def test_the_password_of_a_store_that_is_ready_is_not_shown(home: Path) -> None:
+    valkey.start(home)
+    url = f"unix://default:secret@{valkey.socket_path(home)}"
+
+    assert store_health(load_settings(home=home, redis_url=url)) == (
+        f"ready at unix://{valkey.socket_path(home)}"
+    )
 
 
 def test_down_says_what_it_stopped_and_what_was_not_running(

@@ -51,6 +51,8 @@ class World:
         def landed() -> None:
             if "landed" in self.broken:
                 raise ValueError("row 7 of 2026-03-01.csv is torn")
+            if "name" in self.broken:
+                raise ValueError("r\udce9sum\udce9.csv is torn")
 
         @dg.asset_check(asset=landed, blocking=True, description="Values are plausible.")
         def values_are_plausible() -> dg.AssetCheckResult:
@@ -83,6 +85,17 @@ class World:
 def world(tmp_path: Path) -> Iterator[World]:
     with own_environment(), hook() as listening:
         yield World(tmp_path, listening)
+
+
+def test_a_reason_that_is_no_text_anywhere_else_is_told_as_far_as_it_is_one(world: World) -> None:
+    """A file's name may be bytes that are no UTF-8."""
+    world.broken = {"name"}
+    world.run()
+    world.look()
+    world.look()
+
+    assert world.titles() == ["monitor, landed: failed"]
+    assert "ValueError: r?sum?.csv is torn" in world.hook.texts()[0]
 
 
 def test_a_failed_step_is_told_once_with_its_reason_and_a_link_and_so_is_its_end(

@@ -103,7 +103,8 @@ def test_retention_is_a_command_with_a_dry_run(
     settings: Settings, switchyard: Callable[..., Result]
 ) -> None:
     report = settings.monitoring / "data" / "2020-01-01.json"
-    write_text("{}", report)
+    for path in (report, report.with_name("2026-01-01.json")):
+        write_text("{}", path)
 
     dry = switchyard("retention", "--dry-run")
     assert report.exists()

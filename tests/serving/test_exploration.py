@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from switchyard.serving.exploration import SPENT, Exploration, exploration_of
+from switchyard.serving.exploration import SPENT, Exploration, exploration_of, take_out
 from switchyard.settings import load_settings
 
 NOON_US = 1_772_366_400_000_000  # 2026-03-01 12:00 UTC
@@ -63,6 +64,22 @@ def test_workers_together_stay_within_the_budget_of_the_day(tmp_path: Path) -> N
     tomorrow = spare.choose("later", 90, NOON_US + DAY_US)
     assert tomorrow is not None
     assert tomorrow.explored
+
+
+def test_a_transaction_that_is_taken_out_leaves_nothing_but_what_it_cost(tmp_path: Path) -> None:
+    mine = make_exploration(tmp_path, share=0.999, budget=200)
+    mine.choose("gone", 90, NOON_US)
+    mine.choose("stays", 80, NOON_US)
+    before = (tmp_path / "2026-03-01").read_bytes()
+
+    assert take_out(tmp_path, {"gone", "never"}, dry_run=True) == 1
+    assert (tmp_path / "2026-03-01").read_bytes() == before
+    assert [take_out(tmp_path, {"gone"}) for _ in range(2)] == [1, 0]
+
+    left = np.frombuffer((tmp_path / "2026-03-01").read_bytes(), SPENT)
+    assert left["amount_minor"].tolist() == [90, 80]
+    assert (left["transaction"][0], left[1]) == (0, np.frombuffer(before, SPENT)[1])
+    assert mine.choose("later", 90, NOON_US) is None
 
 
 def test_what_a_killed_worker_left_half_written_is_cut(tmp_path: Path) -> None:
