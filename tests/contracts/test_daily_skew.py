@@ -200,6 +200,18 @@ def test_decisions_that_only_the_lake_has_are_no_silent_pass(served: Served) -> 
     assert verdict.reasons[0].startswith("4 decisions can't be judged: they are in the lake")
 
 
+def test_a_look_at_another_day_does_not_forget_what_only_the_lake_has(served: Served) -> None:
+    compact(served.settings.journal, served.lake)
+    rows = served.lake.read("decisions", served.lake.days("decisions")[0])
+    served.lake.write("decisions", served.day, rows)
+    for segment in served.segments[:3]:
+        segment.unlink()
+
+    _, other = measure_skew(served.settings, served.lake, served.day + DAY)
+
+    assert (other.day, other.verdict.figures["unread"]) == (served.day, 3)
+
+
 def test_a_profile_that_is_gone_from_the_lake_is_no_difference_and_no_pass(
     served: Served,
 ) -> None:
