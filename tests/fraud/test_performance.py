@@ -121,6 +121,26 @@ def test_what_is_in_the_lake_counts_as_what_is_in_the_journal(served: Settings) 
     assert measured(served, 58) == from_journal
 
 
+def test_a_compaction_killed_between_two_days_of_a_segment_neither_loses_nor_doubles_a_decision(
+    served: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_journal = measured(served, 58)
+    write, written = Lake.write, []
+
+    def killed(self: Lake, table: str, day: date, rows: pa.Table) -> Path:
+        if len(written) == 18:  # three of the five days of a segment
+            raise KeyboardInterrupt
+        written.append(day)
+        return write(self, table, day, rows)
+
+    monkeypatch.setattr(Lake, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compact(served.journal, Lake(served.lake))
+    monkeypatch.undo()
+
+    assert measured(served, 58) == from_journal
+
+
 def test_a_younger_week_is_told_with_an_interval(served: Settings) -> None:
     figures = measured(served, 48)[0].verdict.figures
 
