@@ -52,7 +52,6 @@ _COLUMNS = [
     "variant", "reasons", "propensity", "customer_country", "terminal_country", "merchant_category", "channel",
 ]  # fmt: skip
 _CODES = {"allow": 0, "review": 1, "block": 2}
-_DAY_US = 86_400_000_000
 
 
 def measure_model(
