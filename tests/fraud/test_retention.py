@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from switchyard.fraud.compaction import SCHEMAS
+from switchyard.fraud.compaction import LOCK, SCHEMAS
 from switchyard.fraud.retention import HISTORY, SET_ASIDE, retain
 from switchyard.lake import Lake, write_parquet, write_text
+from switchyard.lock import alone
 from switchyard.serving.journal import Journal
 from switchyard.settings import Settings, load_settings
 from tests.streams import NOON, make_transaction
@@ -104,6 +106,26 @@ def test_older_decisions_lose_vectors_and_reasons_once_and_nothing_else(settings
     assert stripped.schema.metadata[b"switchyard.segments"] == b'["s"]'
     assert lake.read("decisions", new.date())["vector"].null_count == 0
     assert ([o.count for o in first], again) == ([1], [])
+
+
+def test_a_day_is_not_written_anew_while_another_writes_the_lake_s_decisions(
+    settings: Settings,
+) -> None:
+    shorter = settings.model_copy(update={"keep_vectors_days": 100})
+    lake, old = Lake(settings.lake), NOW - timedelta(days=101)
+    lake.write("decisions", old.date(), decisions_of(old))
+    retaining = threading.Thread(target=retain, args=(shorter, NOW, set()))
+
+    with alone(settings.journal / LOCK):
+        retaining.start()
+        retaining.join(0.3)
+        waited = retaining.is_alive()
+        # as a customer is forgotten meanwhile
+        lake.write("decisions", old.date(), decisions_of(old).slice(1))
+    retaining.join()
+
+    assert waited
+    assert len(lake.read("decisions", old.date())) == 0
 
 
 def test_a_bento_that_is_named_or_young_stays(settings: Settings) -> None:
