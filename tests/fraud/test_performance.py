@@ -153,6 +153,28 @@ def test_a_younger_week_is_told_with_an_interval(served: Settings) -> None:
     assert set(figures["matured"]["slices"]["terminal_country"]) == {"DE", "missing"}
 
 
+def test_frauds_for_which_nobody_that_was_let_through_stands_tell_nothing(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path)
+    lake, rng = Lake(settings.lake), np.random.default_rng(3)
+    release = make_release(settings.releases).id
+    fraud = np.arange(A_DAY) % 10 == 0
+    with Journal(settings.journal) as journal:
+        for offset in range(50):
+            day = FIRST + timedelta(days=offset)
+            lake.write("labels", day, make_labels(day, fraud, rng))
+            if offset >= 40:
+                decided = (
+                    make_decision(day, i, 0.9 if f else 0.1, release) for i, f in enumerate(fraud)
+                )
+                journal.append(
+                    [d | {"propensity": 0.8 if d["score"] > 0.8 else None} for d in decided]
+                )
+
+    young = measured(settings, 49)[0].verdict.figures["provisional"]
+
+    assert young == {"told": False, "because": "no fraud of the week is known yet"}
+
+
 def test_where_nothing_was_decided_or_nothing_matured_the_report_says_so(served: Settings) -> None:
     before, at_first = measured(served, 20, SERVED_FROM + 2)
 
