@@ -673,7 +673,7 @@ def retention(dry_run: bool, json_file: Path | None) -> None:
 def monitor(
     json_file: Path | None, start: datetime | None, end: datetime | None, levels: tuple[Any, ...]
 ) -> None:
-    """What the days say of data, system and skew: verdicts with reasons, and a page of each day."""
+    """What the days say of data, model, system and skew: verdicts with reasons, and a page of each day."""
     from orchestration.monitoring import LEVELS
     from orchestration.monitoring import monitor as measure
 

@@ -7,9 +7,6 @@ one. Not here: when to train (``switchyard.learning.retraining``), what a traini
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 
 import dagster as dg
@@ -31,6 +28,7 @@ from switchyard.learning.retraining import (
     asked_on,
 )
 from switchyard.learning.shipment import known_as_of
+from switchyard.lock import alone
 from switchyard.settings import Settings
 
 JOB = "retrain"
@@ -59,7 +57,7 @@ def ask(
 ) -> tuple[Retraining, Claim | None]:
     """What the policy says at ``now`` (event time), and the claim if a training is to start: whoever asks starts its run, with
     the claim's tags. ``answered`` is the ask that this trigger has started a training for."""
-    with _locked(settings):
+    with alone(settings.home / "retraining.lock"):
         seen = situation(settings, trigger, now, instance, answered)
         judged = policy_of(settings).judge(trigger, seen)
         if not judged.start:
@@ -93,15 +91,6 @@ def situation(
         new_labels=_known_since(lake, trained, now) if trigger == "labels" else 0,
         new_frauds=_frauds_since(lake, asked_on(report, began), now) if report and began else 0,
     )
-
-
-@contextlib.contextmanager
-def _locked(settings: Settings) -> Iterator[None]:
-    """One process looks and claims at a time."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "retraining.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _under_way(settings: Settings, instance: dg.DagsterInstance) -> str | None:

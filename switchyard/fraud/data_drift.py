@@ -276,12 +276,11 @@ def reference_days(manifest: Mapping[str, Any]) -> tuple[date, date]:
 
 
 def _evidently(baseline: Baseline, rows: DayRows, day: date, page: Path) -> dict[str, float]:
-    """Evidently's PSI of each feature against the reference's same weekdays; its page is written."""
+    """Evidently's PSI of each feature against the days that ours is held against; its page is written."""
     import pandas as pd
 
-    number = (day - _EPOCH).days
-    period = len(baseline.reference.counts)
-    alike = baseline.shown["day"].to_numpy() % period == number % period
+    held = baseline.reference.weekdays_for((day - _EPOCH).days)
+    alike = np.isin(baseline.shown["day"].to_numpy() % len(baseline.reference.counts), held)
     columns = names(FEATURES)
     usual = baseline.shown.filter(pa.array(alike)).select(columns).to_pandas().astype(float)
     report = drift_report(usual, pd.DataFrame(rows.X, columns=columns), columns)

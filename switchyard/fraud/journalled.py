@@ -1,7 +1,8 @@
 """The decisions of a span of event time: from the lake where the journal was compacted, else from the journal itself.
 
-What a service decides is seen here at once, open segments included; each decision once. Not here: checking them
-(``recompute``), one decision by its id (``explain``).
+What a service decides is seen here at once, open segments included; each decision once, also while the journal is being
+compacted: a segment counts as in the lake once it is marked, when its every day is written. Not here: checking
+decisions (``recompute``), one decision by its id (``explain``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from switchyard.errors import JournalError
-from switchyard.fraud.compaction import SCHEMAS, row_of, segments_in
+from switchyard.fraud.compaction import SCHEMAS, compacted_names, row_of
 from switchyard.lake import Lake
 from switchyard.serving.rewriting import origin_of
 from switchyard.serving.segments import segments, whole_bodies
@@ -48,15 +49,18 @@ def decisions_between(
     Raises JournalError, naming the segment, if a record of the span has not the table's shape.
     """
     schema = pa.schema([SCHEMAS[TABLE].field(name) for name in columns])
+    there = compacted_names(journal)
+    waiting = [segment for segment in segments(journal) if segment.name not in there]
+    names = [name for s in waiting for name in (s.name, origin_of(s.name))]
+    wanted = (
+        (pc.field("event_timestamp") >= start)
+        & (pc.field("event_timestamp") < end)
+        & ~pc.field("segment").isin(pa.array(names, pa.string()))
+    )
     days = [day for day in lake.days(TABLE) if day >= _received_from(start)]
-    paths = [lake.path(TABLE, day) for day in days]
-    held = {origin_of(name) for path in paths for name in segments_in(path)}
-    span = (pc.field("event_timestamp") >= start) & (pc.field("event_timestamp") < end)
-    parts = [_read(path, columns, span) for path in paths]
-    there = [s for s in segments(journal) if origin_of(s.name) not in held]
-    waiting = [segment for segment in there if not _older(segment, start)]
+    parts = [_read(lake.path(TABLE, day), columns, wanted) for day in days]
     bounds = tuple(int(moment.timestamp() * 1_000_000) for moment in (start, end))
-    parts += [_rows(segment, bounds, schema) for segment in waiting]
+    parts += [_rows(segment, bounds, schema) for segment in waiting if not _older(segment, start)]
     return pa.concat_tables(
         [schema.empty_table(), *(part.cast(schema) for part in parts)]
     ).replace_schema_metadata(None)
@@ -72,9 +76,9 @@ def _older(segment: Path, start: datetime) -> bool:
     return segment.stat().st_mtime < start.timestamp() - 86_400
 
 
-def _read(path: Path, columns: list[str], span: pc.Expression) -> pa.Table:
+def _read(path: Path, columns: list[str], wanted: pc.Expression) -> pa.Table:
     there = set(pq.read_schema(path).names)
-    table = pq.read_table(path, columns=[c for c in columns if c in there], filters=span)
+    table = pq.read_table(path, columns=[c for c in columns if c in there], filters=wanted)
     for name in columns:
         if name not in there:  # an earlier version had no such column
             kind = SCHEMAS[TABLE].field(name).type

@@ -151,13 +151,14 @@ def _read(path: Path) -> pa.Table:
         raise InputError(
             f"{path.name}: is no whole CSV (.csv) or Parquet file: {str(error).splitlines()[0]}"
         ) from None
-    texts = {name: pc.utf8_trim_whitespace(table[name].cast(pa.string())) for name in COLUMNS}
+    texts = {name: _text(path, table, name) for name in COLUMNS}
     words = pa.array(list(VERDICT_WORDS))
     verdict = pa.array(list(VERDICT_WORDS.values())).take(
         pc.index_in(pc.utf8_lower(texts["is_fraud"]).combine_chunks(), value_set=words)
     )
     at = table["label_available_at"]
-    moment = parse_moments(texts["label_available_at"] if pa.types.is_string(at.type) else at)
+    real = pa.types.is_timestamp(at.type) or pa.types.is_date(at.type)
+    moment = parse_moments(at if real else texts["label_available_at"])
     more = {"verdict": verdict, "moment": moment, "broken": pa.nulls(len(table), pa.string())}
     told = pa.table({"source_row": pa.array(numbers), **texts, **more})
     bad = pa.table(
@@ -165,6 +166,15 @@ def _read(path: Path) -> pa.Table:
     )
     told = pa.concat_tables([told, bad], promote_options="permissive").sort_by("source_row")
     return told.append_column("source_file", pa.repeat(path.name, len(told)))
+
+
+def _text(path: Path, table: pa.Table, name: str) -> pa.ChunkedArray:
+    try:
+        return pc.utf8_trim_whitespace(table[name].cast(pa.string()))
+    except pa.ArrowNotImplementedError:
+        raise InputError(
+            f"{path.name}: column '{name}' holds {table[name].type}; it must hold one value a row, such as text"
+        ) from None
 
 
 def _read_parquet(path: Path) -> tuple[pa.Table, Ints, dict[int, str]]:

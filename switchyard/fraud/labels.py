@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,6 @@ from switchyard.lake import Lake, days_between
 from switchyard.learning import Ints
 
 LEDGER = "label_ledger"
-Origin = Literal["investigator", "chargeback"]
 LEDGER_SCHEMA = pa.schema(
     [
         *(field.with_nullable(False) for field in arrow_schema(LABEL)),

@@ -52,7 +52,6 @@ _COLUMNS = [
     "variant", "reasons", "propensity", "customer_country", "terminal_country", "merchant_category", "channel",
 ]  # fmt: skip
 _CODES = {"allow": 0, "review": 1, "block": 2}
-_DAY_US = 86_400_000_000
 
 
 def measure_model(
@@ -75,7 +74,7 @@ def _verdict(settings: Settings, lake: Lake, day: date, end: datetime, now: date
     delay = timedelta(days=settings.label_delay_days)
     start = end - max(delay, PROVISIONAL_AFTER) - WINDOW
     seen = decisions_between(settings.journal, lake, start, end, _COLUMNS)
-    served = _Served.of(seen, end)
+    served = _Served.of(seen)
     if served is None:
         return Verdict(
             True, ("nothing to judge: the champion decided nothing in this time",), {"decisions": 0}
@@ -112,7 +111,7 @@ def _performance(
     known: _Known,
     figures: dict[str, Any],
 ) -> Verdict:
-    frauds = int(known.judged.y.sum())
+    frauds = known.frauds
     told = manifest["metrics"].get("candidate", {}).get("average_precision")
     if frauds < LEAST_FRAUDS or told is None:
         why = (
@@ -140,7 +139,7 @@ class _Served:
     release: str
 
     @classmethod
-    def of(cls, seen: pa.Table, end: datetime) -> _Served | None:
+    def of(cls, seen: pa.Table) -> _Served | None:
         """Those of the release that decided last; None if there are none."""
         decides = pc.is_in(seen["variant"], pa.array(["champion", "control"]))
         rows = seen.filter(pc.and_(decides, pc.is_valid(seen["score"])))
@@ -180,6 +179,11 @@ class _Known:
     rows: pa.Table
     judged: Judged
     arrived: Arrived
+
+    @property
+    def frauds(self) -> int:
+        """Of those that count; a block for which one stands that exploration let through has no weight."""
+        return int(np.sum((self.judged.y > 0) & (self.judged.weight > 0)))
 
     def average_precision(self, weight: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
         return Ranking(self.judged.y, self.judged.score).average_precision(weight)
@@ -257,7 +261,7 @@ def _provisional(
         )
         return {"told": False, "because": why}
     known = _known(served, lake, now, arrivals)
-    if not known.judged.y.any():
+    if not known.frauds:
         return {"told": False, "because": "no fraud of the week is known yet"}
     metric = known.arrived.measure(known.average_precision)
     return {

@@ -153,7 +153,10 @@ def _without_vectors(settings: Settings, lake: Lake, now: datetime, *, dry_run: 
             continue
         size = path.stat().st_size
         if not dry_run:
-            write_parquet(_stripped(pq.read_table(path)), path)
+            with alone(
+                settings.journal / LOCK
+            ):  # nobody adds to the day or forgets a customer of it
+                write_parquet(_stripped(pq.read_table(path)), path)
             size -= path.stat().st_size
         saved.append(size)
     what = "days written anew without vectors and reasons"

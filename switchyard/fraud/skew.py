@@ -92,7 +92,7 @@ def _read_on(settings: Settings, lake: Lake, reports: DayReports) -> set[date]:
         now, found = _judged(settings, lake, last, step, is_last=place == len(steps))
         for day, findings in found.items():
             figures = _merged(_figures(reports, day), now.lineage, now.number, findings)
-            reports.save(_report(day, figures, 0))
+            reports.save(_report(day, figures, _in_lake(lake, day)))
         checkpoint.save(now, path)
         last = now
         touched |= found.keys()

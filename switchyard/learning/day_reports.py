@@ -38,11 +38,18 @@ class DayReports:
         return self.folder / level / f"{day.isoformat()}{suffix}"
 
     def save(self, report: DayReport) -> Path:
-        """Write it; a report of the same level and day is replaced."""
+        """Write it; a report of the same level and day is replaced. Raises InputError if a figure is not finite."""
         verdict = report.verdict
         said = {"passed": verdict.passed, "reasons": verdict.reasons, "figures": verdict.figures}
         path = self.path(report.level, report.day)
-        write_text(json.dumps(said, indent=1), path)
+        try:
+            text = json.dumps(said, indent=1, allow_nan=False)
+        except ValueError as error:
+            raise InputError(
+                f"{path.name} of the level '{report.level}' is not written: a figure that is not finite is no JSON "
+                f"({error}); what is not defined is null"
+            ) from None
+        write_text(text, path)
         return path
 
     def load(self, level: Level, day: date) -> DayReport | None:

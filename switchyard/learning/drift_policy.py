@@ -1,7 +1,7 @@
 """When drift of the data asks for a retraining: a pure step over what was known and one day's figures.
 
-A day counts as drifting by how many features moved; it takes several such days in a row to ask, several calm
-ones to forget (hysteresis), and after an ask a cool-down until the next. The state is part of the day's verdict,
+A day counts as drifting by how many features moved; it takes several such days to ask, several calm ones in a row
+to forget (hysteresis), and after an ask a cool-down until the next. The state is part of the day's verdict,
 so that the same day judged again says the same. Not here: how far a feature moved and whether that is more than
 chance (``reference``), the gate before training (``policy.ResemblancePolicy``), or who retrains.
 """
@@ -49,10 +49,10 @@ class DriftState:
 
 @dataclass(frozen=True, slots=True)
 class DriftPolicy:
-    """Asks for a retraining once at least ``ask_share`` of the features moved on ``days_to_ask`` days in a row.
+    """Asks for a retraining once at least ``ask_share`` of the features moved on ``days_to_ask`` days, and only on such a day.
 
-    A day with less than that but at least ``keep_share`` neither counts nor forgets; after ``days_to_forget`` days
-    in a row with less still, the ask no longer stands. The next comes ``cool_down_days`` after the last at the
+    A day with less than that but at least ``keep_share`` neither counts nor forgets; ``days_to_forget`` days in a row
+    with less still forget the days counted, and the ask no longer stands. The next comes ``cool_down_days`` after the last at the
     earliest. A new reference (another champion) begins anew, but for the cool-down. One feature that moved far asks
     for nothing, nor does one day of many: a broken feed is no reason to learn from it.
     """
@@ -73,9 +73,10 @@ class DriftPolicy:
         """
         if state.reference != reference:
             state = DriftState(reference, asked_on=state.asked_on)
-        state = self._counted(state, len(moved) / features)
+        share = len(moved) / features
+        state = self._counted(state, share)
         cool = state.asked_on is None or day - state.asked_on >= timedelta(days=self.cool_down_days)
-        if state.days_drifting >= self.days_to_ask and cool:
+        if share >= self.ask_share and state.days_drifting >= self.days_to_ask and cool:
             state = replace(state, asked_on=day, standing=True)
         return state, self._verdict(state, day, moved, features, cool)
 

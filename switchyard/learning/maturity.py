@@ -66,7 +66,8 @@ def _share_by(delays: Ints, age_us: Ints) -> Floats:
 class Arrived:
     """The rows of a window whose verdict is known, each with the number of rows that it stands for.
 
-    ``y``, ``weight`` float64[n], ``entity`` of any kind; ``share``: of the window's frauds, how many have arrived.
+    ``y``, ``weight`` float64[n], ``entity`` of any kind; ``share``: of the window's frauds, how many have arrived; NaN
+    if that can't be told, since none has.
     """
 
     y: Verdicts
@@ -79,8 +80,8 @@ class Arrived:
         """Of rows with a verdict and their ages at the moment it is asked."""
         weight = 1 / np.maximum(arrivals.chance(y, age_us), LEAST_CHANCE)
         expected = float(np.sum(weight * (y > 0)))
-        share = float(np.sum(y > 0)) / expected if expected else float("nan")
-        return cls(y, weight, entity, min(1.0, share))
+        share = min(1.0, float(np.sum(y > 0)) / expected) if expected else float("nan")
+        return cls(y, weight, entity, share)
 
     def measure(self, statistic: Statistic, *, seed: int = 0) -> Metric:
         """``statistic`` of weights over the rows, and where it will lie once every verdict is there (95 %).

@@ -86,8 +86,8 @@ class Reference:
         """
         if len(X) == 0:
             raise InputError("a day without a row can't be compared with a reference")
-        weekday = day % len(self.counts)
-        usual = _of_counts(self.counts[weekday], self.moments[weekday], self.bins)
+        held = self.weekdays_for(day)
+        usual = _of_counts(self.counts[held].sum(axis=0), self.moments[held].sum(axis=0), self.bins)
         found = _of_counts(_counted(_places(X, self.bins), self.bins), _moments(X), self.bins)
         thin = max(1.0, self.rows / len(X))
         missing = _starts(self.bins) + [len(b) - 1 for b in self.bins]
@@ -104,6 +104,12 @@ class Reference:
             )
         table = np.nan_to_num(np.column_stack(figures), nan=0.0, posinf=0.0, neginf=0.0)
         return {c: ColumnDrift(*row) for c, row in zip(self.columns, table.tolist(), strict=True)}
+
+    def weekdays_for(self, day: int) -> list[int]:
+        """Places in ``counts`` that ``day`` (since 1970) is held against: its weekday, or all where the reference has no
+        day of it."""
+        own = day % len(self.counts)
+        return [own] if self.counts[own].any() else list(range(len(self.counts)))
 
     def save(self, path: Path) -> None:
         """Write it as one file (npz, nothing pickled)."""
@@ -140,7 +146,7 @@ def reference_of(
 ) -> Reference:
     """The reference of rows float64[n, k] of some days (since 1970); each entity has a code from 0 for each row.
 
-    With two weeks of days or more, each weekday is held against its own. Raises InputError with fewer than two
+    With two weeks of days or more, each weekday is held against its own, if any came twice. Raises InputError with fewer than two
     days, which leave nothing to tell chance by.
     """
     days, sizes = np.unique(day, return_counts=True)
@@ -148,7 +154,8 @@ def reference_of(
         raise InputError(f"a reference needs at least 2 days, not {len(days)}")
     bins = tuple(Bins.of(X[:, i]) for i in range(X.shape[1]))
     places = _places(X, bins)
-    period = WEEK if days[-1] - days[0] + 1 >= 2 * WEEK else 1
+    again = len(np.unique(days % WEEK)) < len(days)
+    period = WEEK if days[-1] - days[0] + 1 >= 2 * WEEK and again else 1
     held = [day % period == p for p in range(period)]
     null = _Null(X, places, bins, day, period)
     drawn = [null.drawn(entity, resamples, np.random.default_rng(seed)) for entity in entities]

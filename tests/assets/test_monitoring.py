@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -37,6 +37,17 @@ def test_a_days_assets_save_reports_link_their_page_and_check_them(served_home: 
     metadata = result.asset_materializations_for_node("measure_data")[0].metadata
     assert metadata["page"].value == page.as_uri()
     assert "<html" in page.read_text()
+
+
+def test_checks_that_had_no_day_to_look_at_say_so(served_home: Home) -> None:
+    learned = served_home.after - timedelta(days=8)
+
+    result = served_home.materialize("data_drift", days=[learned])
+
+    said = {e.description for e in result.get_asset_check_evaluations()}
+    assert said == {
+        "no day was measured: none has transactions and lies behind the champion's reference"
+    }
 
 
 def test_the_command_says_the_same_and_a_page_of_the_day_links_the_levels(

@@ -148,3 +148,19 @@ def test_what_is_no_parquet_or_not_there_is_refused_by_name(
         add_labels(tmp_path / "torn.parquet", settings, NOW)
     with pytest.raises(InputError, match=r"gone\.csv does not exist"):
         add_labels(tmp_path / "gone.csv", settings, NOW)
+
+
+def test_times_are_read_as_text_however_parquet_keeps_it_and_other_types_are_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path, told = tmp_path / "c.parquet", pa.array(["2026-04-01T00:00:00Z"])
+    table = pa.table({"transaction_id": ["t0"], "is_fraud": [1], "label_available_at": told})
+
+    for times in (told.dictionary_encode(), told.cast(pa.string_view()), pa.array([1_775_000_000])):
+        pq.write_table(table.set_column(2, "label_available_at", times), path)
+        done = add_labels(path, settings, NOW)
+        assert len(done.refused) == int(pa.types.is_integer(times.type))
+
+    pq.write_table(table.set_column(0, "transaction_id", pa.array([["t0"]])), path)
+    with pytest.raises(InputError, match=r"c\.parquet: column 'transaction_id' holds list<"):
+        add_labels(path, settings, NOW)

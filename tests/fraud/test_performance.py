@@ -121,6 +121,26 @@ def test_what_is_in_the_lake_counts_as_what_is_in_the_journal(served: Settings) 
     assert measured(served, 58) == from_journal
 
 
+def test_a_compaction_killed_between_two_days_of_a_segment_neither_loses_nor_doubles_a_decision(
+    served: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_journal = measured(served, 58)
+    write, written = Lake.write, []
+
+    def killed(self: Lake, table: str, day: date, rows: pa.Table) -> Path:
+        if len(written) == 18:  # three of the five days of a segment
+            raise KeyboardInterrupt
+        written.append(day)
+        return write(self, table, day, rows)
+
+    monkeypatch.setattr(Lake, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compact(served.journal, Lake(served.lake))
+    monkeypatch.undo()
+
+    assert measured(served, 58) == from_journal
+
+
 def test_a_younger_week_is_told_with_an_interval(served: Settings) -> None:
     figures = measured(served, 48)[0].verdict.figures
 
@@ -131,6 +151,28 @@ def test_a_younger_week_is_told_with_an_interval(served: Settings) -> None:
     assert 0 < young["share_of_frauds_known"] < 1
     assert figures["scores"]["psi"] < 0.1
     assert set(figures["matured"]["slices"]["terminal_country"]) == {"DE", "missing"}
+
+
+def test_frauds_for_which_nobody_that_was_let_through_stands_tell_nothing(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path)
+    lake, rng = Lake(settings.lake), np.random.default_rng(3)
+    release = make_release(settings.releases).id
+    fraud = np.arange(A_DAY) % 10 == 0
+    with Journal(settings.journal) as journal:
+        for offset in range(50):
+            day = FIRST + timedelta(days=offset)
+            lake.write("labels", day, make_labels(day, fraud, rng))
+            if offset >= 40:
+                decided = (
+                    make_decision(day, i, 0.9 if f else 0.1, release) for i, f in enumerate(fraud)
+                )
+                journal.append(
+                    [d | {"propensity": 0.8 if d["score"] > 0.8 else None} for d in decided]
+                )
+
+    young = measured(settings, 49)[0].verdict.figures["provisional"]
+
+    assert young == {"told": False, "because": "no fraud of the week is known yet"}
 
 
 def test_where_nothing_was_decided_or_nothing_matured_the_report_says_so(served: Settings) -> None:

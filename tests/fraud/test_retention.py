@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -108,23 +109,24 @@ def test_older_decisions_lose_vectors_and_reasons_once_and_nothing_else(settings
     assert ([o.count for o in first], again) == ([1], [])
 
 
-def test_no_compaction_or_forgetting_writes_a_day_that_loses_its_vectors_meanwhile(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_a_day_is_not_written_anew_while_another_writes_the_lake_s_decisions(
+    settings: Settings,
 ) -> None:
-    free: list[bool] = []
+    shorter = settings.model_copy(update={"keep_vectors_days": 100})
+    lake, old = Lake(settings.lake), NOW - timedelta(days=101)
+    lake.write("decisions", old.date(), decisions_of(old))
+    retaining = threading.Thread(target=retain, args=(shorter, NOW, set()))
 
-    def looked(table: pa.Table, path: Path) -> None:
-        with alone(settings.journal / LOCK, wait_s=0) as alone_there:
-            free.append(alone_there)
-        write_parquet(table, path)
+    with alone(settings.journal / LOCK):
+        retaining.start()
+        retaining.join(0.3)
+        waited = retaining.is_alive()
+        # as a customer is forgotten meanwhile
+        lake.write("decisions", old.date(), decisions_of(old).slice(1))
+    retaining.join()
 
-    old = NOW - timedelta(days=401)
-    kept = settings.model_copy(update={"keep_served_days": None})
-    Lake(settings.lake).write("decisions", old.date(), decisions_of(old))
-    monkeypatch.setattr("switchyard.fraud.retention.write_parquet", looked)
-    retain(kept, NOW, set())
-
-    assert free == [False]
+    assert waited
+    assert len(lake.read("decisions", old.date())) == 0
 
 
 def test_a_bento_that_is_named_or_young_stays(settings: Settings) -> None:

@@ -32,3 +32,16 @@ def test_a_file_that_is_no_report_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"2026-03-01\.json is no report"):
         reports.load("skew", DAY)
+
+
+def test_a_figure_that_is_not_finite_is_refused_and_the_report_before_it_stays(
+    tmp_path: Path,
+) -> None:
+    reports = DayReports(tmp_path)
+    good = DayReport("model", DAY, Verdict(True, (), {"psi": 0.1}))
+    reports.save(good)
+
+    with pytest.raises(InputError, match="of the level 'model' is not written"):
+        reports.save(DayReport("model", DAY, Verdict(True, (), {"psi": float("nan")})))
+
+    assert reports.load("model", DAY) == good

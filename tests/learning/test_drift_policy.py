@@ -60,6 +60,12 @@ def test_the_next_ask_waits_for_the_cool_down() -> None:
     assert "again after 10 days" in verdicts[-1].reasons[1]
 
 
+def test_a_day_on_which_nothing_moved_asks_for_nothing_when_the_cool_down_ends() -> None:
+    verdicts = days_of([3] * 12 + [0])  # 2026-03-13 is the last
+
+    assert asked(verdicts) == ["2026-03-03"]
+
+
 def test_another_champion_begins_anew_but_for_the_cool_down() -> None:
     state, _ = POLICY.step(
         DriftState("old", 9, 0, FIRST, True), FIRST, ["a"] * 3, reference="new", features=50

@@ -57,6 +57,16 @@ def test_a_window_of_which_everything_is_known_leaves_no_doubt() -> None:
     assert metric.low == metric.value == metric.high == pytest.approx(average_precision(y, score))
 
 
+def test_where_no_fraud_has_arrived_nobody_can_say_how_many_have() -> None:
+    week = Arrivals.of(np.array([0, 1]), np.array([DAY, 7 * DAY]))
+    arrived = Arrived.at(np.array([0, 0]), np.array([DAY, DAY]), np.array([0, 1]), week)
+
+    metric = arrived.measure(lambda w: float(w[0] / w.sum()))
+
+    assert np.isnan(arrived.share)
+    assert metric.low < metric.value < metric.high
+
+
 def test_without_old_verdicts_of_both_kinds_nobody_can_tell_how_long_they_take() -> None:
     with pytest.raises(TrainingError, match="0 frauds and 2 others"):
         Arrivals.of(np.array([0, 0]), np.array([1, 2]))

@@ -53,6 +53,29 @@ def test_healthy_days_stay_within_chance_on_every_weekday(reference: Reference) 
     assert np.mean(beyond) <= 0.02
 
 
+def test_a_weekday_that_the_reference_lacks_is_held_against_all_its_days() -> None:
+    X, day, entities = days_of(0, 28)
+    open_on = day % 7 != 2
+    closed = reference_of(
+        X[open_on], day[open_on], [each[open_on] for each in entities], COLUMNS, resamples=20
+    )
+
+    found = closed.compare(*days_of(30, 31, seed=1)[:1], day=30)
+
+    assert all(found[name].psi < 0.1 for name in COLUMNS if name != "weekly")
+
+
+def test_days_of_which_no_two_are_the_same_weekday_are_held_against_each_other() -> None:
+    X, day, entities = days_of(0, 16)
+    kept = (day == 0) | (day == 15)
+
+    made = reference_of(
+        X[kept], day[kept], [each[kept] for each in entities], COLUMNS, resamples=20
+    )
+
+    assert len(made.counts) == 1
+
+
 def test_limits_that_took_rows_for_independent_would_alarm_every_day() -> None:
     X, day, entities = days_of(0, 28)
     alone = np.arange(len(X))

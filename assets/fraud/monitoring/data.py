@@ -18,6 +18,7 @@ from switchyard.settings import Settings
 
 MOVED_SHARE = 0.1
 """Features whose mean or deviation may be off by more than three sigmas at once: by chance a few are."""
+NOTHING = "no day was measured: none has transactions and lies behind the champion's reference"
 CHECKS = {
     "data_asks_for_no_retraining": "The drift policy has no ask standing: not many features moved for days.",
     "no_feature_moved_far": "No feature's PSI is both over the setting and beyond chance.",
@@ -109,17 +110,18 @@ def _checks(found: list[DayReport]) -> Iterator[dg.AssetCheckResult]:
         "no_category_is_new": lambda f: f["new_categories"],
     }
     asks = [f"{r.day}: {'; '.join(r.verdict.reasons)}" for r in found if not r.verdict.passed]
-    yield _check("data_asks_for_no_retraining", asks)
+    well = None if found else NOTHING
+    yield _check("data_asks_for_no_retraining", asks, well)
     for name, what in wrong.items():
         said = [f"{r.day}: {bad}" for r in found if (bad := what(r.verdict.figures))]
-        yield _check(name, said)
+        yield _check(name, said, well)
 
 
-def _check(name: str, said: list[str]) -> dg.AssetCheckResult:
+def _check(name: str, said: list[str], well: str | None) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key="data_drift",
         check_name=name,
         passed=not said,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(said) or None,
+        description="; ".join(said) or well,
     )
