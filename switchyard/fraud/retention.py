@@ -54,7 +54,7 @@ def retain(
     lake, gone = Lake(settings.lake), list[Old]()
     for place, setting, paths in _too_old(settings, lake, now, named):
         gone += _removed(place, "removed", setting, paths, dry_run=dry_run)
-    with alone(settings.journal / LOCK):  # nobody else writes these days meanwhile
+    with alone(settings.journal / LOCK):  # nobody adds to a day or forgets a customer of it
         return gone + _without_vectors(settings, lake, now, dry_run=dry_run)
 
 
@@ -153,10 +153,7 @@ def _without_vectors(settings: Settings, lake: Lake, now: datetime, *, dry_run: 
             continue
         size = path.stat().st_size
         if not dry_run:
-            with alone(
-                settings.journal / LOCK
-            ):  # nobody adds to the day or forgets a customer of it
-                write_parquet(_stripped(pq.read_table(path)), path)
+            write_parquet(_stripped(pq.read_table(path)), path)
             size -= path.stat().st_size
         saved.append(size)
     what = "days written anew without vectors and reasons"
