@@ -343,8 +343,8 @@ def _reasons(total: Findings, unread: int) -> tuple[str, ...]:
         counts = ", ".join(f"{n} of {name}" for name, n in _largest(total.by_feature))
         said.append(f"values differ from what they are recomputed to: {counts}")
         said += [
-            f"{d['feature']} of decision {d['decision_id']} was served as {d['served']}, recomputed as "
-            f"{d['recomputed']}"
+            f"{d['feature']} of decision {d['decision_id']} at terminal {d['terminal_id']} was served as "
+            f"{d['served']}, recomputed as {d['recomputed']}"
             for d in total.differences
         ]
     if unread:

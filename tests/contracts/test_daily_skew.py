@@ -261,8 +261,8 @@ def test_one_changed_value_fails_the_day_with_feature_key_and_both_values(served
 
     assert not verdict.passed
     assert verdict.reasons[0] == "values differ from what they are recomputed to: 1 of amount"
-    named = f"amount of decision {decision['decision_id']} was served as 8.5, recomputed as 10.0"
-    assert verdict.reasons[1] == named
+    named = f"amount of decision {decision['decision_id']} at terminal s1 was served as 8.5, "
+    assert verdict.reasons[1] == named + "recomputed as 10.0"
     (difference,) = verdict.figures["differences"]
     assert (difference["customer_id"], difference["terminal_id"]) == ("c1", "s1")
 
