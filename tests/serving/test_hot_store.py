@@ -14,6 +14,7 @@ from switchyard.errors import StoreError
 from switchyard.fraud.online import VIEWS
 from switchyard.serving.commands import Commands
 from switchyard.serving.hot_store import HotStore
+from switchyard.serving.scripts import SCRIPTS
 from switchyard.serving.trip import Append, Claim, Reply, Wanted
 from tests.loops import run
 
@@ -100,7 +101,7 @@ def test_nobody_there_is_said(project: str, tmp_path: object) -> None:
         (None, "did not answer in time"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Redis protocol"),
         (b"+OK\r\n" * 50, "no Redis protocol"),
-        (b"-LOADING reading the data back\r\n" * 5, "LOADING"),
+        (b"-LOADING reading the data back\r\n" * len(SCRIPTS), "LOADING"),
     ],
 )
 def test_a_store_that_is_frozen_or_answers_garbage_is_an_error_in_time(
