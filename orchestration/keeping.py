@@ -14,6 +14,7 @@ from pydantic import Field
 
 from assets.fraud import registry
 from orchestration import deployment
+from orchestration.manual import jobs_of
 from orchestration.traffic import history_of
 from switchyard.fraud.forget import forget
 from switchyard.fraud.forget_requests import Forgotten, audit, waiting
@@ -92,18 +93,8 @@ def _logged(context: dg.OpExecutionContext, progress: Progress) -> Callable[[str
 
 def keeping_jobs(executor: dg.ExecutorDefinition) -> list[dg.JobDefinition]:
     """'apply_retention' and 'forget_customer'."""
-    return [
-        dg.JobDefinition(
-            name=name,
-            description=op.description,
-            graph_def=dg.GraphDefinition(name=name, node_defs=[op]),
-            executor_def=executor,
-        )
-        for name, op in (
-            ("apply_retention", remove_what_is_old),
-            ("forget_customer", forget_one_customer),
-        )
-    ]
+    ops = {"apply_retention": remove_what_is_old, "forget_customer": forget_one_customer}
+    return jobs_of(ops, executor)
 
 
 def apply_retention(settings: Settings, now: datetime, *, dry_run: bool = False) -> list[Old]:

@@ -4,6 +4,7 @@ Each is a run of Dagster's, so that who, why and what came of it stay on record.
 (``assets.ports.Serving``).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -55,6 +56,18 @@ def recover_promotion(context: dg.OpExecutionContext, serving: dg.ResourceParam[
 
 def manual_jobs(executor: dg.ExecutorDefinition) -> list[dg.JobDefinition]:
     """'promote', 'roll_back' and 'finish_promotion'."""
+    ops = {
+        "promote": promote_release,
+        "roll_back": roll_back_release,
+        "finish_promotion": recover_promotion,
+    }
+    return jobs_of(ops, executor)
+
+
+def jobs_of(
+    ops: Mapping[str, dg.OpDefinition], executor: dg.ExecutorDefinition
+) -> list[dg.JobDefinition]:
+    """A job by name for each op, described as the op is."""
     return [
         dg.JobDefinition(
             name=name,
@@ -62,11 +75,7 @@ def manual_jobs(executor: dg.ExecutorDefinition) -> list[dg.JobDefinition]:
             graph_def=dg.GraphDefinition(name=name, node_defs=[op]),
             executor_def=executor,
         )
-        for name, op in (
-            ("promote", promote_release),
-            ("roll_back", roll_back_release),
-            ("finish_promotion", recover_promotion),
-        )
+        for name, op in ops.items()
     ]
 
 
